@@ -124,7 +124,7 @@ COMMENT ON COLUMN dispatcher.message.wiped_at IS
     ' cannot be sent again.';
 
 -- For `expire`: few messages have a time, and most of these are inserted in its order.
-CREATE INDEX message_expires_at ON dispatcher.message (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX message_expires_at ON dispatcher.message (expires_at, id) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE dispatcher.queue (
     id bigint NOT NULL PRIMARY KEY,

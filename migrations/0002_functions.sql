@@ -97,11 +97,11 @@ RETURN recipient ~ '^[+]?[0-9]+$' AND dispatcher.has_usual_prefix_and_length(rec
 
 -- Return which rule a recipient breaks, if it is no number, would reach another person, or hides that
 -- two spellings are one number (see core.number); null for a sound one. Named like constraints, which
--- say what is wrong. The recipient of an erased message is 0.
+-- say what is wrong.
 CREATE FUNCTION dispatcher.misread_recipient(recipient text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN recipient = '0' OR dispatcher.is_usual_recipient(recipient) THEN NULL
+    WHEN dispatcher.is_usual_recipient(recipient) THEN NULL
     WHEN recipient !~ '^[+]?[0-9]+$' THEN 'recipient_is_digits_after_an_optional_plus'
     WHEN octet_length(recipient) > 21 THEN 'recipient_has_at_most_21_characters'
     WHEN recipient LIKE '0%' OR recipient LIKE '+0%'
@@ -201,7 +201,10 @@ BEGIN
     IF NOT has.usual THEN
         SELECT broken.rule, broken.place INTO wrong
         FROM (
-            SELECT dispatcher.misread_recipient(recipient) AS rule, row_number() OVER () AS place
+            SELECT row_number() OVER () AS place,
+                -- The recipient of an erased message is 0: a dump may have one.
+                CASE WHEN recipient <> '0' OR wiped_at IS NULL
+                    THEN dispatcher.misread_recipient(recipient) END AS rule
             FROM added
         ) AS broken
         WHERE broken.rule IS NOT NULL LIMIT 1;
@@ -1306,14 +1309,16 @@ BEGIN
     RETURN total;
 END $$;
 
--- Return how many unsure batches, with how many messages, these conditions choose; null leaves a
--- condition out.
+-- Return how many unsure batches, with how many messages without an outcome, these conditions choose;
+-- null leaves a condition out.
 CREATE FUNCTION dispatcher.count_unsure(
     app text, code text, since timestamptz, until timestamptz,
     OUT batches integer, OUT messages integer
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids))), 0)
+    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids)) - (
+        SELECT count(*) FROM dispatcher.outcome o
+        WHERE o.message_id = ANY (coalesce(b.unsure_ids, b.message_ids)))), 0)
     FROM dispatcher.batch b
     WHERE b.state = 'unsure'
       AND (count_unsure.app IS NULL OR b.app = count_unsure.app)
@@ -1392,7 +1397,11 @@ END $$;
 -- *by_message*: the answer to another message has ended the pause. Then attempts stay counted, and only
 -- first refusals are due: or a message that is refused for itself, and so pauses the app, would be sent
 -- again after each pause, without end.
-CREATE FUNCTION dispatcher.end_refusal_waits(app text, by_message boolean DEFAULT false) RETURNS bigint
+-- *before*: only what waits since before that time. A call for the others after the first 5,000 leaves
+-- what was refused meanwhile.
+CREATE FUNCTION dispatcher.end_refusal_waits(
+    app text, by_message boolean DEFAULT false, before timestamptz DEFAULT 'infinity'
+) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     at timestamptz := clock_timestamp();
@@ -1408,6 +1417,7 @@ BEGIN
           AND q.code ~ '^[[:upper:]]'
           AND q.code NOT IN ('E200015', 'E200030', 'E000623', 'E000630')
           AND (q.attempt <= 1 OR NOT by_message)
+          AND (q.waits_since >= before) IS NOT TRUE
         LIMIT 5000 FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS ended = ROW_COUNT;
     RETURN ended;
@@ -1475,8 +1485,9 @@ BEGIN
     ended := ended + together;
 END $$;
 
--- Claim for an app again, and for all its countries. Of a million messages that wait for a country the
--- first are due at once: end_country_waits(), called until it returns 0, makes the others due.
+-- Claim for an app again, and for all its countries. Of a million messages that wait for a country, or
+-- because they were refused, the first are due at once: end_country_waits() and end_refusal_waits(),
+-- each called until it returns 0, make the others due.
 CREATE FUNCTION dispatcher.resume(app text, actor text DEFAULT session_user) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -553,38 +553,49 @@ BEGIN
     RETURN pruned + gone;
 END $$;
 
--- Expire messages that wait although their time is over; return how many, and whether there is more
--- to do. Claims expire what is due; this finds what no claim sees, in an app that is paused, without
+-- Expire messages that wait although their time is over, 20,000 at most of those that end after
+-- *after*, *after_id*; return how many, and of the last its end and id, with which the next call goes
+-- on: null if there is none. The position is where a first call begins: by id too it could not tell
+-- what was inserted late.
+-- Claims expire what is due; this finds what no claim sees, in an app that is paused, without
 -- a worker or with a later turn. A message that was inserted less than two minutes ago, or by a
 -- transaction that took so long, is found by the next claim.
-CREATE FUNCTION dispatcher.expire(OUT expired integer, OUT more boolean)
+CREATE FUNCTION dispatcher.expire(
+    after timestamptz DEFAULT NULL,
+    after_id bigint DEFAULT 0,
+    OUT expired integer,
+    OUT last timestamptz,
+    OUT last_id bigint
+)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     until timestamptz := clock_timestamp();
-    since timestamptz;
     due bigint[];
-    last timestamptz;
     bulk_rows bigint[];
     apps text[];
     ids bigint[];
 BEGIN
     expired := 0;
-    more := false;
     IF NOT pg_try_advisory_xact_lock(hashtext('dispatcher.expire')) THEN
         RETURN;
     END IF;
-    SELECT to_timestamp(p.position) - interval '2 minutes' INTO since
-    FROM dispatcher.maintenance_progress p WHERE p.task = 'expire' AND p.partition = 0;
-    SELECT array_agg(m.id), max(m.expires_at), count(*) >= 20000 INTO due, last, more
+    after := coalesce(after, (
+        SELECT to_timestamp(p.position) - interval '2 minutes'
+        FROM dispatcher.maintenance_progress p WHERE p.task = 'expire' AND p.partition = 0
+    ), '-infinity');
+    SELECT array_agg(m.id ORDER BY m.expires_at, m.id), max(m.expires_at) INTO due, last
     FROM (
         SELECT id, expires_at FROM dispatcher.message
-        WHERE expires_at IS NOT NULL AND expires_at >= coalesce(since, '-infinity')
+        WHERE expires_at IS NOT NULL AND (expires_at, id) > (after, after_id)
           AND expires_at <= until
-        ORDER BY expires_at LIMIT 20000
+        ORDER BY expires_at, id LIMIT 20000
     ) AS m;
-    -- As long as all of them lie within the two minutes, there is no end behind which to go on.
-    more := more AND last - interval '2 minutes' > coalesce(since, '-infinity');
+    IF cardinality(due) = 20000 THEN
+        last_id := due[20000];
+    ELSE
+        last := NULL;
+    END IF;
     IF due IS NOT NULL THEN
         SELECT array_agg(b.first_id) INTO bulk_rows FROM (
             SELECT first_id FROM dispatcher.bulk
@@ -614,7 +625,7 @@ BEGIN
         PERFORM dispatcher.append_event('expired', 'expired', apps, ids);
     END IF;
     INSERT INTO dispatcher.maintenance_progress AS p (task, position)
-    VALUES ('expire', floor(extract(epoch FROM CASE WHEN more THEN last ELSE until END)))
+    VALUES ('expire', floor(extract(epoch FROM coalesce(last, until))))
     ON CONFLICT (task, partition) DO UPDATE SET position = excluded.position;
 END $$;
 

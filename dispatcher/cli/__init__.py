@@ -7,7 +7,8 @@ below raise :class:`~dispatcher.core.errors.ListError`.
 
 import os
 import sys
-from typing import NoReturn
+from contextlib import suppress
+from typing import NoReturn, TextIO
 
 from dispatcher.cli.errors import FAILED, USED_WRONGLY, CommandError
 from dispatcher.core.errors import ListError
@@ -40,10 +41,10 @@ def main() -> NoReturn:
         else:
             code = _print_error((error_of_use(error),), error.exit_code)
     except OutputClosed:
-        _discard_output()
+        _discard(sys.stdout)
         code = FAILED
     except OutputError as error:
-        _discard_output()
+        _discard(sys.stdout)
         code = _print_error(
             (_("the output cannot be written: {error}.").format(error=error),), FAILED
         )
@@ -52,19 +53,24 @@ def main() -> NoReturn:
     try:
         sys.stdout.flush()  # what a command printed before its error
     except OSError:  # its error was told, and says more
-        _discard_output()
+        _discard(sys.stdout)
+    try:
+        sys.stderr.flush()  # a log that cannot be written does not change the exit code
+    except OSError:
+        _discard(sys.stderr)
     sys.exit(code or 0)
 
 
-def _discard_output() -> None:
+def _discard(stream: TextIO) -> None:
     """Send what is left in the buffer nowhere: the interpreter flushes it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 _INTERRUPTED_EXIT_CODE = 130  # typer returns it after Ctrl-C
 
 
 def _print_error(lines: tuple[str, ...], code: int) -> int:
-    for line in lines:
-        print(f"dispatcher: {line}", file=sys.stderr)  # noqa: T201 - the one place that does
+    with suppress(OSError):  # the exit code is left to tell it
+        for line in lines:
+            print(f"dispatcher: {line}", file=sys.stderr)  # noqa: T201 - the one place that does
     return code

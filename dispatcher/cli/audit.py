@@ -20,14 +20,12 @@ def audit(
     template, limit, price, forget, and which full number was shown.
     """
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import moment, screen, table_of
+    from dispatcher.cli.output import moment, print_json, screen, table_of
     from dispatcher.db import operator
 
     entries = with_database(lambda connection: operator.audit_entries(connection, last))
     if json:
-        import msgspec
-
-        typer.echo(msgspec.json.format(msgspec.json.encode(entries)))
+        print_json(entries)
         return
     table = table_of(_("When"), _("Who"), _("What"), _("With"), _("Detail"), _("Result"))
     for one in entries:

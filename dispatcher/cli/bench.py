@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.cli.errors import CommandError
+from dispatcher.core.errors import os_reason
+from dispatcher.core.language import _
 
 if TYPE_CHECKING:
     from dispatcher.bench.runner import Benchmark
@@ -76,6 +78,8 @@ def bench(
     )
     wanted = [benchmarks[name] for name in what or [BenchmarkName.SEND]]
     settings = read_settings()
+    if json is not None:
+        _try_to_write(json)
     configured = settings.database_direct_url or settings.database_url
     address = server or (configured.get_secret_value() if configured else None)
     try:
@@ -83,6 +87,23 @@ def bench(
             run_benchmarks(environment, wanted, screen(), json)
     except (ChildError, EmbeddedError, MigrationError) as error:
         raise CommandError(str(error)) from error
+    except CommandError as error:
+        if server is None:
+            raise
+        named = (line.replace("DISPATCHER_DATABASE_URL", "--server") for line in error.lines)
+        raise CommandError(*named, code=error.code) from None
+
+
+def _try_to_write(file: Path) -> None:
+    """Raise CommandError if *file* cannot be written: it is written after hours of work."""
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise CommandError(
+            _("{path} cannot be written: {strerror}. Nothing was measured.").format(
+                path=file, strerror=os_reason(error)
+            )
+        ) from None
 
 
 def _benchmarks(

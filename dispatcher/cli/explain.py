@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.cli.errors import CommandError
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.language import ENGLISH, _, use_language
 
 
@@ -21,14 +21,18 @@ def explain(
     from dispatcher.cli.output import print_json, screen, table_of
     from dispatcher.core.code_table import published_rows
     from dispatcher.core.codes import NUMBER, OURS, REQUEST
+    from dispatcher.core.templates import plain_code
 
+    code = plain_code(code)
+    if not code:
+        raise CommandError(_("give a code, such as E200028."), code=USED_WRONGLY)
     if json:
         use_language(ENGLISH)  # programs read it
     table = table_of(
         _("Where"), _("Code"), _("Meaning"), _("What to do"), _("Send the same again"), _("Charged")
     )
     for place, ours in (("request", REQUEST), ("number", NUMBER), ("dispatcher", OURS)):
-        if (row := ours.get(code) or ours.get(code.upper())) is not None:
+        if (row := ours.get(code.lower()) or ours.get(code.upper())) is not None:
             table.add_row(_(place), row.code, _(row.meaning), _(row.advice), "", "")
     for level in ("request", "number", "report"):
         for known in published_rows(level, code):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 SHOWN_REPLIES = 20
+_FIELDS = ("id", "app", "recipient", "reference", "state", "code", "queued_at")
 
 
 def find(
@@ -37,7 +38,7 @@ def find(
 
     found, answers = with_database(lambda connection: _found(connection, text))
     if json:
-        print_json([_masked(one) for one in found])
+        print_json([_as_json(one) for one in found])
         return
     if not found and not answers:
         raise CommandError(_("no message is found by that."))
@@ -84,9 +85,8 @@ async def _found(
     return [], answers
 
 
-def _masked(one: "MessageSummary") -> "MessageSummary":
-    from msgspec.structs import replace
-
+def _as_json(one: "MessageSummary") -> dict[str, object]:
+    """Return what a search reads; the other fields are of lists by a filter, and empty here."""
     from dispatcher.core.format import mask
 
-    return replace(one, recipient=mask(one.recipient))
+    return {name: getattr(one, name) for name in _FIELDS} | {"recipient": mask(one.recipient)}

@@ -28,6 +28,7 @@ def migrate(
     exit code is 1 if a migration is missing.
     """
     from dispatcher.cli.connection import database_address, explained, read_settings
+    from dispatcher.cli.output import print_json
     from dispatcher.db import migrate as migrations
     from dispatcher.db.migrate import MigrationError
 
@@ -38,16 +39,16 @@ def migrate(
             if status:
                 return _print_status(asyncio.run(migrations.status(dsn)), json=json)
             if down:
-                name = asyncio.run(migrations.down(dsn))
-                typer.echo(
-                    _("{name} undone.").format(name=name) if name else _("No migration is applied.")
-                )
+                undone = asyncio.run(migrations.down(dsn))
+                names = [undone] if undone else []
+                line, none = _("{name} undone."), _("No migration is applied.")
             else:
                 names = asyncio.run(migrations.migrate(dsn, warn=_warn, on_wait=_wait))
-                typer.echo(
-                    "\n".join(_("{name} applied.").format(name=name) for name in names)
-                    or _("Nothing to do.")
-                )
+                line, none = _("{name} applied."), _("Nothing to do.")
+            if json:
+                print_json(names)
+            else:
+                typer.echo("\n".join(line.format(name=name) for name in names) or none)
     except MigrationError as error:
         raise CommandError(str(error)) from error
     return 0

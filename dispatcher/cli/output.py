@@ -1,5 +1,8 @@
 """Consoles, tables and times for the output of commands."""
 
+import re
+import sys
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -29,11 +32,17 @@ _TABLE_COLUMNS = 100  # the narrowest screen for a table of more than _FEW colum
 _FEW = 3
 
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 class Prose:
-    """A text whose lines may end between two Chinese characters; rich knows blanks only."""
+    """A text whose lines may end between two Chinese characters; rich knows blanks only.
+
+    What would move the cursor or turn the direction is shown as a blank: rows may have any text.
+    """
 
     def __init__(self, text: str, style: str = "") -> None:
-        self._text = text
+        self._text = _CONTROLS.sub(" ", text)
         self._style = style
 
     def __str__(self) -> str:
@@ -87,8 +96,20 @@ def table_of(*columns: str) -> Listing:
     return Listing(*columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
-def print_json(value: object) -> None:
-    """Print *value* as JSON on stdout; times have their zone."""
+def list_of(rows: Iterable[tuple[str, str]]) -> Table:
+    """Return names with their texts, indented; what is too wide is wrapped, never cut."""
+    grid = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        grid.add_row(Padding(Prose(name), (0, 0, 0, 2)), Prose(text))
+    return grid
+
+
+def print_json(value: object, *, one_line: bool = False) -> None:
+    """Print *value* as JSON on stdout, in UTF-8 whatever the locale; times have their zone."""
     import msgspec
 
-    print(msgspec.json.format(msgspec.json.encode(value)).decode())  # noqa: T201 - the one place
+    if callable(reconfigure := getattr(sys.stdout, "reconfigure", None)):
+        reconfigure(encoding="utf-8", errors="replace")
+    text = msgspec.json.encode(value)
+    text = text if one_line else msgspec.json.format(text)
+    print(text.decode(), flush=True)  # noqa: T201 - the one place

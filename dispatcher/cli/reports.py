@@ -36,26 +36,24 @@ def reports(
     the reason, and their content only with --json, because it names people.
     """
     if replay:
-        _replay()
+        _replay(json=json)
         return
     if unreadable:
         _list_unreadable(limit, json=json)
         return
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import screen
+    from dispatcher.cli.output import print_json, screen
 
     state = with_database(lambda connection: _read(connection, limit))
     if json:
-        import msgspec
-
-        by_name = dict(zip(("apps", "backlog", "unmatched"), state, strict=True))
-        typer.echo(msgspec.json.format(msgspec.json.encode(by_name)))
+        print_json(dict(zip(("apps", "backlog", "unmatched"), state, strict=True)))
     else:
         screen().print(_render(state))
 
 
-def _replay() -> None:
+def _replay(*, json: bool) -> None:
     from dispatcher.cli.connection import read_settings, with_database
+    from dispatcher.cli.output import print_json
     from dispatcher.core.format import plural
     from dispatcher.db import reports as db
     from dispatcher.receiver.receiver import are_verified
@@ -65,6 +63,9 @@ def _replay() -> None:
     pushes, stored = with_database(
         lambda connection: db.replay_unreadable(connection, words=words, verified=verified)
     )
+    if json:
+        print_json({"read": pushes, "stored": stored})
+        return
     read = plural(pushes, "push", "pushes")
     typer.echo(
         _("{read} read, {stored} stored.").format(
@@ -75,15 +76,13 @@ def _replay() -> None:
 
 def _list_unreadable(limit: int, *, json: bool) -> None:
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import moment, screen, table_of
+    from dispatcher.cli.output import moment, print_json, screen, table_of
     from dispatcher.core.format import number
     from dispatcher.db import reports as db
 
     pushes = with_database(lambda connection: db.unreadable(connection, limit=limit))
     if json:
-        import msgspec
-
-        typer.echo(msgspec.json.format(msgspec.json.encode(pushes)))
+        print_json(pushes)
         return
     table = table_of(
         _("Since"), _("Times"), _("Bytes"), _("Content-Type"), _("Why it cannot be read")

@@ -191,6 +191,7 @@ def suppress(
     with 1 then.
     """
     from dispatcher.cli.connection import read_settings, with_database
+    from dispatcher.cli.output import print_json
     from dispatcher.core.format import plural
     from dispatcher.db import operator, status
 
@@ -225,7 +226,10 @@ def suppress(
         if remove
         else _("{numbers} suppressed, from the next second on.")
     )
-    typer.echo(done.format(numbers=plural(changed, "number")))
+    if json:
+        print_json({"removed" if remove else "suppressed": changed, "refused_lines": len(doubts)})
+    else:
+        typer.echo(done.format(numbers=plural(changed, "number")))
     if doubts:
         left = len(doubts) - MAX_DOUBTS_SHOWN
         raise CommandError(
@@ -269,8 +273,7 @@ def limit(
     quiet hours.
     """
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import print_json
-    from dispatcher.core.rules import Limits, describe_limits
+    from dispatcher.core.rules import Limits
     from dispatcher.db import operator, status
 
     begin, end = _hours(quiet) if quiet else (None, None)
@@ -278,11 +281,7 @@ def limit(
     if wanted == Limits() and not none:
         known, apps = with_database(_limits_and_apps)
         _must_be_known(app, apps)
-        shown = known.get(app, Limits())
-        if json:
-            print_json({"app": app, "limits": shown})
-        else:
-            typer.echo(app + _(": ") + describe_limits(shown))
+        _show_limits(app, known.get(app, Limits()), json=json)
         return
     if none and wanted != Limits():
         raise CommandError(_("--none takes no limits beside it."), code=USED_WRONGLY)
@@ -295,7 +294,17 @@ def limit(
         await operator.set_limits(connection, who, app, wanted)
 
     with_database(work)
-    typer.echo(app + _(": ") + describe_limits(wanted))
+    _show_limits(app, wanted, json=json)
+
+
+def _show_limits(app: str, limits: "Limits", *, json: bool) -> None:
+    from dispatcher.cli.output import print_json
+    from dispatcher.core.rules import describe_limits
+
+    if json:
+        print_json({"app": app, "limits": limits})
+    else:
+        typer.echo(app + _(": ") + describe_limits(limits))
 
 
 async def _limits_and_apps(connection: "Connection") -> "tuple[dict[str, Limits], list[str]]":

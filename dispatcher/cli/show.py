@@ -32,10 +32,8 @@ def show(
 
     Shows why it is in its state, what to do, every request it was in and every report.
     """
-    from rich.table import Table
-
     from dispatcher.cli.connection import with_database
-    from dispatcher.cli.output import moment, print_json, screen
+    from dispatcher.cli.output import list_of, moment, print_json, screen
     from dispatcher.core.explain import timeline
     from dispatcher.db import operator
     from dispatcher.db.status import message_history
@@ -57,12 +55,8 @@ def show(
             {"message": dict(_values(found.message, full=full)), "timeline": timeline(found)}
         )
         return
-    facts = Table.grid(padding=(0, 2))
-    for name, value in _facts(found.message, full=full):
-        facts.add_row(f"  {name}", value)
-    events = Table.grid(padding=(0, 2))
-    for entry in timeline(found):
-        events.add_row(f"  {moment(entry.at)}", _line(entry))
+    facts = list_of(_facts(found.message, full=full))
+    events = list_of((moment(entry.at), _line(entry)) for entry in timeline(found))
     zone = datetime.now().astimezone().tzname()
     heading = _("What happened (times in {zone})").format(zone=zone)
     screen().print(

@@ -67,15 +67,15 @@ def _print_screen(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
 
 
 def _print_json(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
-    import msgspec
+    from dispatcher.cli.output import print_json
 
-    typer.echo(msgspec.json.format(msgspec.json.encode(_as_json(found, now))))
+    print_json(_as_json(found, now))
 
 
 def _print_json_line(found: "Diagnosis", now: "StatusSnapshot | None") -> None:
-    import msgspec
+    from dispatcher.cli.output import print_json
 
-    typer.echo(msgspec.json.encode(_as_json(found, now)).decode())
+    print_json(_as_json(found, now), one_line=True)
 
 
 def _as_json(found: "Diagnosis", now: "StatusSnapshot | None") -> dict[str, object]:

@@ -4,6 +4,7 @@ Without it an OSError of printing, raised within the work of a command, looks li
 database's connection.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -41,11 +42,32 @@ class _Stdout:
 @contextmanager
 def guarded_stdout() -> Iterator[None]:
     """Print through a stream that raises OutputClosed and OutputError, and no encoding error."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if callable(reconfigure := getattr(stream, "reconfigure", None)):
             reconfigure(errors="replace")  # a locale without Chinese shows question marks
     with redirect_stdout(cast("TextIO", _Stdout(sys.stdout))):
         yield
+
+
+def _open_closed() -> None:
+    """Open the outputs that a shell has closed (`>&-`), for which Python has no stream at all.
+
+    A file or socket that is opened later would get their numbers, and what children print.
+    Standard output is opened such that each write fails.
+    """
+    if sys.stdout is None:
+        sys.stdout = _null(1, os.O_RDONLY)
+    if sys.stderr is None:
+        sys.stderr = _null(2, os.O_WRONLY)
+
+
+def _null(number: int, mode: int) -> TextIO:
+    opened = os.open(os.devnull, mode)
+    os.dup2(opened, number)
+    if opened != number:
+        os.close(opened)
+    return open(number, "w", encoding="utf-8", closefd=False)
 
 
 def _named(write: Callable[..., Result], *arguments: str) -> Result:

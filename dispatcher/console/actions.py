@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 from dispatcher.console.auth import HOME_PATH, Auth, Session, redirect
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.campaign_actions import CAMPAIGN_ACTIONS, MOVE_FIELDS
+from dispatcher.console.campaign_pages import campaign_address
 from dispatcher.console.confirmation import (
     Confirmation,
     Known,
@@ -25,6 +26,7 @@ from dispatcher.console.forms import (
 from dispatcher.console.rule_actions import RULE_ACTIONS, RULE_FIELDS
 from dispatcher.core.format import plural
 from dispatcher.core.language import _
+from dispatcher.core.message import as_stored
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, Suppressed, describe_limits
 from dispatcher.core.status import AppState
@@ -128,10 +130,11 @@ def _settle(fields: Fields, _known: Known) -> Confirmation | Invalid:
     if not token:
         return Invalid(_("Name the request."))
     back = f"/console/batch/{token}"
+    short = f"{token[:12]}…"  # as lists of requests have it
     match fields.get("how"):
         case "sent":
             return Confirmation(
-                _("Settle the request as sent"),
+                _("Settle the request {token} as sent").format(token=short),
                 _(
                     "Its messages count as accepted, and are not sent again. Reports still say"
                     " whether they were delivered."
@@ -141,7 +144,7 @@ def _settle(fields: Fields, _known: Known) -> Confirmation | Invalid:
             )
         case "resend":
             return Confirmation(
-                _("Send the request's messages again"),
+                _("Send the messages of the request {token} again").format(token=short),
                 _(
                     "They go back into the queue. Recipients who have the message already get it"
                     " twice: do this only if the provider says that it never had the request."
@@ -220,6 +223,7 @@ def _has(rule: object, text: str) -> bool:
     return text.lower() in words.lower()
 
 
+_KEPT_FORMS = ("cancel", "requeue", "campaign-move")  # which a refusal shows again
 _YES_OR_NO = {True: "yes", False: "no", None: ""}
 
 
@@ -262,13 +266,15 @@ class ActionPages:
 
     async def search_suppressed(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Show whether a number is suppressed, and why."""
-        form = await read_form(request) or {}
-        read = read_number(form.get("number", ""), other_mainland=True)
-        if not isinstance(read, ReadNumber):
+        text = (await read_form(request) or {}).get("number", "").strip()
+        read = read_number(text, other_mainland=True)
+        number = read.e164 if isinstance(read, ReadNumber) else as_stored(text)
+        found = await self._backend.suppressions_of(number) if number else []
+        if not found and not isinstance(read, ReadNumber):
             reason = _("This is not a number: {reason}.").format(reason=_(read.reason))
-            return await self._rules(session, {}, form="search", error=reason)
-        found = await self._backend.suppressions_of(read.e164)
-        return await self._rules(session, {"numbers": read.e164}, found=found)
+            draft = {"number": text}
+            return await self._rules(session, draft, form="search", error=reason)
+        return await self._rules(session, {"numbers": number}, found=found)
 
     async def _rules(
         self,
@@ -388,5 +394,10 @@ class ActionPages:
         found = _ACTIONS.get(action)
         if found and found.form:  # it keeps what was written
             return await self._rules(session, fields, form=found.form, error=reason)
+        if action in _KEPT_FORMS and (action != "campaign-move" or fields.get("campaign")):
+            name = fields.get("campaign")
+            values = {"session": session, "what": reason, "form": action, "fields": fields}
+            values["back"] = campaign_address(name) if name else ACTIONS_PATH
+            return self._auth.page("again.html", values, status=400)
         values = {"session": session, "what": reason}
         return self._auth.page("missing.html", values, status=400)

@@ -9,9 +9,10 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 from msgspec.structs import asdict
 
-from dispatcher.console.auth import Auth, Session, protected
+from dispatcher.console.auth import Auth, Session, cut, protected
 from dispatcher.console.backend import ConsoleBackend
-from dispatcher.console.forms import Invalid, message_id, read_time
+from dispatcher.console.forms import Invalid, message_id, read_time, written_time
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.status import AuditEntry
 from dispatcher.db.audit import AuditFilter
 
@@ -42,7 +43,7 @@ def read_audit_filter(fields: Mapping[str, str]) -> AuditFilter | Invalid:
 def audit_address(wanted: AuditFilter, **more: str) -> str:
     """Return the query of the page of *wanted*."""
     fields = {
-        name: f"{value:%Y-%m-%dT%H:%M}" if isinstance(value, datetime) else value
+        name: written_time(value) if isinstance(value, datetime) else value
         for name, value in asdict(wanted).items()
         if value is not None
     }
@@ -89,9 +90,12 @@ class AuditPages:
         # Excel takes a CSV file for UTF-8 only by its mark.
         await response.write("\ufeff".encode() + _csv([_COLUMNS]))
         await response.write(_csv(_rows(entries)))
-        while following is not None:
-            entries, following = await self._backend.audit_page(wanted, following)
-            await response.write(_csv(_rows(entries)))
+        try:
+            while following is not None:
+                entries, following = await self._backend.audit_page(wanted, following)
+                await response.write(_csv(_rows(entries)))
+        except DatabaseUnavailable:
+            return cut(request, response)
         await response.write_eof()
         return response
 

@@ -7,9 +7,11 @@ keeps no state. The keys are derived from the console's token, so a new token en
 import hashlib
 import hmac
 import secrets
+import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -214,12 +216,8 @@ class Auth:
                 if checked and not await self._is_own_form(request, session):
                     return await self.refused(request, session)
                 return await handler(request, session)
-            except DatabaseUnavailable as error:
-                values = {
-                    "session": session,
-                    "diagnosis": database_unavailable(shown_line(str(error))),
-                }
-                return self.page("unavailable.html", values, status=503)
+            except (DatabaseUnavailable, web.HTTPRequestEntityTooLarge) as error:
+                return self._failed(request, session, error)
 
         return guarded
 
@@ -229,6 +227,21 @@ class Auth:
         token = self.sessions.form_token(session) if isinstance(session, Session) else ""
         values = {FORM_TOKEN_FIELD: token, "as_of": datetime.now(UTC), **values}
         return protected(self._templates.page(name, values, status=status))
+
+    def _failed(
+        self,
+        request: web.Request,
+        session: Session | None,
+        error: DatabaseUnavailable | web.HTTPRequestEntityTooLarge,
+    ) -> web.Response:
+        if isinstance(error, DatabaseUnavailable):
+            diagnosis = database_unavailable(shown_line(str(error)))
+            values = {"session": session, "diagnosis": diagnosis}
+            return self.page("unavailable.html", values, status=503)
+        what = _(
+            "A form takes {count} KB; for more numbers there is `dispatcher suppress --file`."
+        ).format(count=request.client_max_size // 1024)
+        return self.page("missing.html", {"session": session, "what": what}, status=413)
 
     def forbidden(self, session: Session) -> web.Response:
         """Return the answer to an operator whose role does not permit what was asked for."""
@@ -299,6 +312,19 @@ def is_secure(request: web.Request) -> bool:
 def redirect(path: str) -> web.Response:
     """Return the answer that leads a browser to *path*."""
     return protected(web.Response(status=303, headers={hdrs.LOCATION: path}))
+
+
+def cut(request: web.Request, response: AnyResponse) -> AnyResponse:
+    """Break the connection of a *response* that has begun and cannot be finished.
+
+    It is reset: after HTTP/1.0, which nginx speaks to it, a mere end means that the answer is
+    whole, and another answer would be taken for a part of the file.
+    """
+    if request.transport is not None:
+        socket = request.transport.get_extra_info("socket")
+        socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    return response
 
 
 def protected(response: AnyResponse) -> AnyResponse:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from dispatcher.console.auth import Auth, Session, protected
+from dispatcher.console.auth import Auth, Session, cut, protected
 from dispatcher.console.backend import ConsoleBackend
 from dispatcher.console.forms import Invalid, read_time
 from dispatcher.console.message_pages import filter_address
@@ -218,10 +218,8 @@ class CampaignPages:
 
         try:
             await self._backend.export_campaign(name, write_rows)
-        except _ReaderGoneError:
-            if request.transport is not None:
-                request.transport.abort()
-            return response
+        except (_ReaderGoneError, DatabaseUnavailable):
+            return cut(request, response)
         await response.write_eof()
         return response
 

@@ -89,6 +89,13 @@ def read_time(text: str) -> datetime | Invalid:
     return moment
 
 
+def written_time(moment: datetime) -> str:
+    """Return *moment* in UTC for an address, such that `read_time` returns it again."""
+    moment = moment.astimezone(UTC)
+    whole = moment == moment.replace(second=0, microsecond=0)
+    return moment.isoformat(timespec="minutes" if whole else "auto")
+
+
 def read_spread(text: str) -> float | Invalid | None:
     """Return the seconds over which messages are spread; None for a blank field."""
     if not text:

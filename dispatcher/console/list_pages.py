@@ -32,13 +32,14 @@ from dispatcher.console.forms import (
 )
 from dispatcher.console.render import sentence
 from dispatcher.core.format import number
-from dispatcher.core.language import _, with_stop
+from dispatcher.core.language import N_, _, with_stop
 from dispatcher.core.result import storable_text
 from dispatcher.core.rules import describe_limits
 from dispatcher.core.zone import read_zone
 from dispatcher.db.campaigns import MAX_NAME_CHARACTERS
 from dispatcher.db.list_uploads import PART_BYTES, ListUpload
 from dispatcher.lists.rejects import with_shown_reasons
+from dispatcher.lists.shown_texts import list_text
 from dispatcher.lists.upload_work import (
     UploadOptions,
     UploadResult,
@@ -56,6 +57,18 @@ TEXT_FIELDS = (
     "expires_at", "campaign",
 )  # fmt: skip
 FLAGS = ("ignore_others", "recipients_only", "unique")
+_OPTIONS = {
+    "--encoding": N_("Encoding; else detected"),
+    "--sheet": N_("Sheet of an Excel file with several"),
+    "--column": N_("What columns are, one a line"),
+    "--ignore-others": N_("Leave out columns of no message"),
+    "--recipients-only": N_("No header: each line is a number"),
+    "--zone": N_("Time zone of its times"),
+    "--campaign": N_("Campaign; else the file's name"),
+    "--rest": N_("Load the others only"),
+    "--again": N_("Load all, some a second time"),
+}
+_OPTION = re.compile(rf"(?<![\w-])(?:{'|'.join(_OPTIONS)})(?![\w-])", re.ASCII)
 LINES = {"load": "all lines", "rest": "lines that are not in", "again": "all lines again"}
 
 
@@ -91,6 +104,28 @@ def read_options(fields: Fields) -> UploadOptions | Invalid:
     return UploadOptions(**values)  # type: ignore[arg-type]
 
 
+def written_options(options: UploadOptions) -> Fields:
+    """Return the fields of a form from which `read_options` returns *options*."""
+    said = {
+        **{name: getattr(options, name) for name in (*TEXT_FIELDS, "zone")},
+        **{name: "yes" for name in FLAGS if getattr(options, name)},
+        "columns": "\n".join(options.columns),
+        "params": "\n".join(options.params),
+        "spread": f"{options.spread_seconds / 60:g}min" if options.spread_seconds else "",
+        "per_hour": str(options.per_hour) if options.per_hour else "",
+        "stop_at": f"{100 * options.stop_at:g}" if options.stop_at else "",
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def in_form(text: str) -> str:
+    """Return a stored text about a list in the reader's language.
+
+    It names fields and buttons of the console where it names options of the command.
+    """
+    return _OPTION.sub(lambda found: f"“{_(_OPTIONS[found[0]])}”", list_text(text))
+
+
 class ListPages:
     """The upload of a list, its preview, and its load."""
 
@@ -101,9 +136,14 @@ class ListPages:
         self._one_process = asyncio.Lock()  # the others wait: each may take 2 GB
         self._at_work: int | None = None  # the list that is not waiting
 
-    async def overview(self, _request: web.Request, session: Session) -> web.StreamResponse:
-        """Show the form, and the uploads that are kept."""
-        return await self._overview(session, {}, None)
+    async def overview(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Show the form, and the uploads that are kept; an address may fill it as one of them."""
+        wanted = message_id(request.query.get("as", ""))
+        upload = await self._backend.list_upload(wanted) if wanted is not None else None
+        draft = {}
+        if upload is not None:
+            draft = written_options(msgspec.json.decode(upload.options, type=UploadOptions))
+        return await self._overview(session, draft, None)
 
     async def _overview(
         self, session: Session, draft: Fields, error: str | None
@@ -222,6 +262,7 @@ class ListPages:
             else [],
             "unknown_apps": [app for app in result.apps if app not in known] if result else [],
             "options": msgspec.json.decode(upload.options, type=UploadOptions),
+            "in_form": in_form,
         }
         return self._auth.page("list.html", values)
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import hdrs, web
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from dispatcher.console.auth import Auth, Session, is_secure, redirect, referring_page
 from dispatcher.console.backend import ConsoleBackend
@@ -23,12 +23,13 @@ from dispatcher.console.forms import (
     plain_number,
     read_form,
     read_time,
+    written_time,
 )
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.format import number as in_digits
 from dispatcher.core.format import plural
 from dispatcher.core.language import N_, _, in_english
-from dispatcher.core.message import to_e164
+from dispatcher.core.message import as_stored, to_e164
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.status import OTHER_EVENTS, EventTotal
 from dispatcher.db.message_actions import ActionCount, ActionName, MessageAction
@@ -172,7 +173,7 @@ def filter_address(wanted: MessageFilter, **more: str) -> str:
     fields = {name: value for name, value in asdict(wanted).items() if value is not None}
     for name in ("since", "until"):
         if name in fields:
-            fields[name] = fields[name].astimezone(UTC).isoformat(timespec="minutes")
+            fields[name] = written_time(fields[name])
     return urlencode(fields | more)
 
 
@@ -184,9 +185,13 @@ def filter_words(wanted: MessageFilter) -> str:
             continue
         words = _(value) if name == "state" else str(value)
         if isinstance(value, datetime):
-            words = f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            words = f"{value.astimezone(UTC):%Y-%m-%d %H:%M}{_seconds(value)} UTC"
         parts.append(_(_FILTER_WORDS[name]).format(value=words))
     return _(", ").join(parts) or _("all messages")
+
+
+def _seconds(moment: datetime) -> str:
+    return f":{moment:%S}" if moment.second or moment.microsecond else ""
 
 
 _FILTER_WORDS = {
@@ -299,18 +304,28 @@ class MessagePages:
     async def find_number(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Lead from a number in a form to the address of the list of its messages."""
         form = await read_form(request) or {}
-        number = read_number(form.get("number", ""), other_mainland=True)
-        if not isinstance(number, ReadNumber):
-            return self._invalid(
-                session, Invalid(_("This is not a number: {why}.").format(why=number.reason))
-            )
-        latest = await self._backend.latest_message_to(number.e164)
-        if latest is None:
-            return self._invalid(session, Invalid(_("There is no message to this number.")))
-        wanted = read_filter({**form, "prefix": "", "same_number_as": str(latest)})
+        wanted = read_filter(form)
         if isinstance(wanted, Invalid):
             return self._invalid(session, wanted)
-        return redirect(f"{MESSAGES_PATH}?{filter_address(wanted)}")
+        text = form.get("number", "").strip()
+        read = read_number(text, other_mainland=True)
+        number = read.e164 if isinstance(read, ReadNumber) else as_stored(text)
+        latest = await self._backend.latest_message_to(number) if number else None
+        if latest is not None:
+            wanted = replace(wanted, prefix=None, same_number_as=latest)
+            return redirect(f"{MESSAGES_PATH}?{filter_address(wanted)}")
+        what = _("There is no message to this number.")
+        if not isinstance(read, ReadNumber):
+            what = _("This is not a number: {why}.").format(why=read.reason)
+        values = {
+            "session": session,
+            "what": what,
+            "form": "number",
+            "fields": asdict(wanted),
+            "number": text,
+            "back": f"{MESSAGES_PATH}?{filter_address(wanted)}",
+        }
+        return self._auth.page("again.html", values, status=400)
 
     async def preview(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Choose the messages of an action, and lead to its confirmation."""

@@ -20,7 +20,6 @@ from dispatcher.core.number import without_numbers
 from dispatcher.core.roles import shown_name
 from dispatcher.core.status import WAITING_COUNTED
 from dispatcher.core.stored_texts import stored_text, suppression_reason
-from dispatcher.lists.shown_texts import list_text
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
 
@@ -49,12 +48,12 @@ def _plural(one: str, many: str, count: int) -> str:
 
 def coded(text: str) -> Markup:
     """Return *text* as HTML, with the parts between back-ticks marked as code."""
-    parts = [_with_times(part) for part in text.split("`")]
+    parts = [timed(part) for part in text.split("`")]
     marked = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup().join(chain.from_iterable(zip_longest(parts[::2], marked, fillvalue="")))
 
 
-def _with_times(text: str) -> Markup:
+def timed(text: str) -> Markup:
     """Return *text* as HTML with its times marked, so that a script shows them as local times."""
     parts = []
     end = 0
@@ -124,11 +123,11 @@ def _environment() -> jinja2.Environment:
         mask=mask,
         mask_if_number=mask_if_number,
         coded=coded,
+        timed=timed,
         translated=language._,
         stored=stored_text,
         suppression_reason=suppression_reason,
         operator=shown_name,
-        of_list=list_text,
         sentence=sentence,
         code_row=number_code,
         request_row=request_code,

@@ -2,7 +2,7 @@
 
 import re
 from datetime import time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +24,7 @@ from dispatcher.core.cost import segments
 from dispatcher.core.country import country_of
 from dispatcher.core.format import mask, number, plural
 from dispatcher.core.language import _
+from dispatcher.core.message import as_stored
 from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.core.rules import Limits, describe_limits, describe_scope
 from dispatcher.core.templates import Template, sample_text
@@ -33,6 +34,7 @@ RULES_PATH = "/console/rules"
 MAX_NUMBERS = 10_000  # of one form; a longer list is a file
 MAX_NUMBER_LIMIT = 2_000_000_000  # what the database takes
 SHOWN_DOUBTS = 10  # lines without a number that a confirmation names
+_PRICE = re.compile(r"(?=\.?[0-9])[0-9]{0,6}(?:\.[0-9]{0,9})?")  # below a million
 COUNTED_LIMITS = ("per_minute", "per_day", "same_per_minute", "same_per_hour", "daily_limit")
 RULE_FIELDS = (
     "template_id", "text", "kinds", "note", "promotional", *COUNTED_LIMITS, "quiet_from",
@@ -47,8 +49,13 @@ class GivenNumbers(Struct, frozen=True):
     doubts: list[tuple[int, str]]
 
 
-def read_numbers(text: str, *, other_mainland: bool) -> GivenNumbers | Invalid:
-    """Return the numbers in *text*: one a line, or separated by commas and semicolons."""
+def read_numbers(
+    text: str, *, other_mainland: bool, remove: bool = False
+) -> GivenNumbers | Invalid:
+    """Return the numbers in *text*: one a line, or separated by commas and semicolons.
+
+    To *remove* a number that rows may have is never doubtful.
+    """
     numbers: dict[str, None] = {}
     doubts: list[tuple[int, str]] = []
     for line, written in enumerate(text.splitlines(), start=1):
@@ -58,6 +65,8 @@ def read_numbers(text: str, *, other_mainland: bool) -> GivenNumbers | Invalid:
             read = read_number(part.strip(), other_mainland=other_mainland)
             if isinstance(read, ReadNumber):
                 numbers[read.e164] = None
+            elif remove and (stored := as_stored(part.strip())):
+                numbers[stored] = None
             else:
                 doubts.append((line, read.reason))
     if len(numbers) > MAX_NUMBERS:
@@ -78,9 +87,9 @@ def read_limits(fields: Fields) -> Limits | Invalid:
     for name in COUNTED_LIMITS:
         if not (text := fields.get(name, "").strip()):
             continue
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= MAX_NUMBER_LIMIT:
+        if not re.fullmatch("[0-9]{1,10}", text) or not 1 <= int(text) <= MAX_NUMBER_LIMIT:
             return Invalid(_("A limit is a whole number, 1 or more; leave it blank for no limit."))
-        values[name] = int(text[:10])
+        values[name] = int(text)
     hours = [fields.get(name, "").strip() for name in ("quiet_from", "quiet_until")]
     if not any(hours):
         return msgspec.convert(values, Limits)
@@ -97,10 +106,7 @@ def read_price(fields: Fields) -> tuple[str, Decimal, str] | Invalid:
     """Return country, price of a segment, and currency that a form describes."""
     country = country_of(fields.get("country", ""))
     currency = fields.get("currency", "").strip().upper()
-    try:
-        price = Decimal(fields.get("price", "").strip())
-    except InvalidOperation:
-        price = Decimal(-1)
+    price = fields.get("price", "").strip()
     if country is None:
         return Invalid(
             _(
@@ -108,11 +114,11 @@ def read_price(fields: Fields) -> tuple[str, Decimal, str] | Invalid:
                 " +44."
             )
         )
-    if not price.is_finite() or not 0 <= price < 1_000_000:  # noqa: PLR2004 - a segment costs less
+    if not _PRICE.fullmatch(price):
         return Invalid(_("A price is a number, such as 0.045."))
     if not re.fullmatch("[A-Z]{0,8}", currency):
         return Invalid(_("A currency has letters only, such as CNY."))
-    return country, price, currency
+    return country, Decimal(price), currency
 
 
 def _define_template(fields: Fields, _known: Known) -> Confirmation | Invalid:
@@ -155,7 +161,9 @@ def _drop_template(fields: Fields, _known: Known) -> Confirmation | Invalid:
 
 
 def _set_limits(fields: Fields, known: Known) -> Confirmation | Invalid:
-    app = fields.get("app", "")
+    app = fields.get("app")
+    if not app:
+        return Invalid(_("Name the app."))
     match read_limits(fields):
         case Invalid() as invalid:
             return invalid
@@ -207,7 +215,8 @@ def _suppress(fields: Fields, known: Known) -> Confirmation | Invalid:
 
 
 def _unsuppress(fields: Fields, known: Known) -> Confirmation | Invalid:
-    match read_numbers(fields.get("numbers", ""), other_mainland=known.other_mainland):
+    text = fields.get("numbers", "")
+    match read_numbers(text, other_mainland=known.other_mainland, remove=True):
         case Invalid() as invalid:
             return invalid
         case given:
@@ -279,7 +288,8 @@ async def _do_suppress(backend: ConsoleBackend, actor: str, fields: Fields) -> A
 
 
 async def _do_unsuppress(backend: ConsoleBackend, actor: str, fields: Fields) -> ActionResult:
-    match read_numbers(fields.get("numbers", ""), other_mainland=backend.other_mainland):
+    text = fields.get("numbers", "")
+    match read_numbers(text, other_mainland=backend.other_mainland, remove=True):
         case Invalid(reason):
             return ActionResult(None, reason)
         case given:

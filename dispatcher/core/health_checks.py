@@ -36,7 +36,7 @@ class Finding(Struct, frozen=True):
     act: str = ""  # the action that the console offers: pause or resume
 
 
-SUPPRESSED = "suppressed"  # the code of messages that are not sent on purpose
+WITHHELD = frozenset({"suppressed", "unsubscribed"})  # codes of messages not sent on purpose
 SPIKE = "spike"  # the pause_code of an app with far more messages than usual
 MAX_QUEUE_WAIT = timedelta(seconds=60)  # of a due message; a longer wait is reported
 MAX_STALL = timedelta(seconds=120)  # of a due message while nothing is sent, decided or deferred
@@ -364,7 +364,7 @@ def _slowed(app: AppState) -> bool:
 
 def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     """Find codes that stop a large share of the messages, lately or within this hour."""
-    passed_over = {("deferred", "never-sent"), ("rejected", SUPPRESSED)}
+    passed_over = {("deferred", "never-sent"), *(("rejected", code) for code in WITHHELD)}
     if _slowed(app):
         passed_over.add(("deferred", "E200015"))  # reported with the rate limit
     failed: Counter[tuple[str, str]] = Counter()
@@ -387,7 +387,7 @@ def _answers(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
     least = _hourly(app, now) * REJECTED_SHARE
     for total in now.totals:
         late = total.event in ("rejected", "expired") and total.app == app.name and total.hour
-        late = late and total.code != SUPPRESSED
+        late = late and total.code not in WITHHELD
         if late and total.code not in reported and total.hour >= least:
             row = number_code(total.code)
             yield Finding(
@@ -426,7 +426,11 @@ def _failing(app: AppState, event: str, code: str, *, count: int, good: int) -> 
 
 def _hourly(app: AppState, now: StatusSnapshot) -> int:
     ended = ("accepted", "rejected", "expired")
-    return sum(each.hour for each in now.totals if each.app == app.name and each.event in ended)
+    return sum(
+        each.hour
+        for each in now.totals
+        if each.app == app.name and each.event in ended and each.code not in WITHHELD
+    )
 
 
 def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
@@ -453,6 +457,17 @@ def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
                     messages=plural(each.accepted, "message"),
                     time=duration(each.oldest_seconds or 0.0),
                 ),
+                step,
+            )
+        elif each.since_last >= MIN_SAMPLE_MESSAGES:
+            yield Finding(
+                Level.WARNING,
+                app.name,
+                _("{name}: no status reports come in any more").format(name=app.name),
+                _(
+                    "{messages} accepted more than an hour ago, after the last one with a report,"
+                    " and nothing was reported of any."
+                ).format(messages=plural(each.since_last, "message")),
                 step,
             )
         elif each.accepted >= MIN_SAMPLE_MESSAGES and each.overdue >= each.accepted * OVERDUE_SHARE:

@@ -220,7 +220,8 @@ def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, 
     """Return the result of each message that the answer names, by the message's id.
 
     By number in any spelling. A result that names no number, or a masked one, is of the message
-    in its place, if there is one result for each message and no other number contradicts.
+    in its place, if there is one result for each message and no other number contradicts. The
+    order of results is not promised: where they differ, none that is to be sent again is known so.
     """
     named = results_by_number(results, {to_e164(message.recipient) for message in messages})
     answers: dict[int, NumberResult] = {}
@@ -234,7 +235,9 @@ def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, 
             for message, one in zip(messages, results, strict=True)
             if message.id not in answers
         ]
-        if all(_may_be(message, one) for message, one in left):
+        weights = {_weight(one) for _, one in left}
+        alike = len(weights) == 1 or TEMPORARY_WEIGHT not in weights
+        if alike and all(_may_be(message, one) for message, one in left):
             answers |= {message.id: one for message, one in left}
     return answers
 
@@ -439,11 +442,14 @@ def results_by_number(
     return answers
 
 
+TEMPORARY_WEIGHT = 0
+
+
 def _weight(one: NumberResult) -> int:
     match number_code(one.code).kind:
         case Kind.ACCEPTED:
             return 2
         case Kind.LATER | Kind.NOT_READY | Kind.QUOTA | Kind.COUNTRY:
-            return 0
+            return TEMPORARY_WEIGHT
         case _:
             return 1

@@ -113,6 +113,7 @@ class MissingReports(Struct, frozen=True):
     waiting: int  # of these, without any report
     overdue: int  # of these, accepted longer ago than a report should take
     oldest_seconds: float | None  # since the oldest of them was accepted, by the minute
+    since_last: int = 0  # overdue ones that were accepted after the last one with a report
 
 
 class UnmatchedReport(Struct, frozen=True):

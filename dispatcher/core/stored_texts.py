@@ -32,6 +32,8 @@ STORED_TEXTS = (
         " (`dispatcher template`)."
     ),
     N_("They cannot be read, and nothing is sent: {kind}."),
+    N_("It fails again and again, while other parts can use the database: {why}."),
+    N_("a statement took too long, or its connection broke"),
     N_("It has {variables}, and the template takes {count}."),
     N_("Variable {place} is no {kind}: {rule}."),
     N_("digits only, at most {most}"),

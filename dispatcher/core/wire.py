@@ -137,6 +137,7 @@ _documented = json.Decoder(_AnswerBody)
 API_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all known codes
 _MAX_CODE_LENGTH = 7  # characters, as E000510 (provider.md, The answer)
 _MAX_DESCRIPTION_LENGTH = 512
+_MAX_READ_LENGTH = 10_000  # characters of free text in which markup and numbers are looked for
 _BOM = b"\xef\xbb\xbf"
 _FIRST_ERROR_STATUS = 300  # HTTP statuses from here on say that a request was not carried out
 
@@ -163,7 +164,8 @@ def read_answer(
             pass
         else:
             if API_CODE.fullmatch(read.code):
-                description = without_numbers(read.description)[:_MAX_DESCRIPTION_LENGTH]
+                description = without_numbers(read.description[:_MAX_READ_LENGTH])
+                description = description[:_MAX_DESCRIPTION_LENGTH]
                 # list is invariant, and this is a list of a subclass
                 results: list[Any] | None = read.result
                 return Reply(http_status, read.code, description, results, clock_skew, retry_after)
@@ -245,8 +247,8 @@ def _gateway_words(http_status: int, read: object, text: str) -> tuple[str, str]
         elif own:
             words = f"{own}: {words}"
     else:
-        words = _MARKUP.sub(" ", text)
-    words = " ".join(without_numbers(words.replace("\0", "")).split())
+        words = _MARKUP.sub(" ", text[:_MAX_READ_LENGTH])
+    words = " ".join(without_numbers(words[:_MAX_READ_LENGTH].replace("\0", "")).split())
     return code, words.encode(errors="replace").decode()[:_MAX_WORDS_LENGTH].strip()
 
 

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+import asyncpg
 import structlog
 
 from dispatcher.core.errors import DatabaseUnavailable, StatementRefused
@@ -14,7 +15,45 @@ from dispatcher.db.errors import DATA_ERRORS, data_error_kind, is_data_error, is
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
-FailingParts = dict[str, str]  # the parts of a process whose last step was refused, and why
+CUT_ERRORS: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
+MAX_MISSES: Final = 3  # in a row, until a part fails of which only the database seems to be away
+
+
+class FailingParts(dict[str, str]):
+    """The parts of a process that fail, and why.
+
+    A step for which the database is unavailable is no failure of its part, unless the other parts
+    can use it: then a statement times out, a right is missing, or a session holds a lock.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps_done = 0  # of all parts
+        self._misses: dict[str, tuple[int, int]] = {}  # by part, and _steps_done at the last one
+
+    def note_success(self, part: str) -> None:
+        """Note that a step of *part* succeeded."""
+        self._steps_done += 1
+        self._misses.pop(part, None)
+        self.pop(part, None)
+
+    def note_miss(self, part: str, error: DatabaseUnavailable) -> bool:
+        """Note that a step of *part* could not use the database; return whether the part fails.
+
+        It does after MAX_MISSES in a row, with a success of another part before each but the first.
+        """
+        misses, done = self._misses.get(part, (0, -1))
+        if self._steps_done > done:
+            misses += 1
+            self._misses[part] = misses, self._steps_done
+        if misses < MAX_MISSES:
+            return False
+        cut = isinstance(error.__cause__, CUT_ERRORS)  # "start it" would be wrong
+        why = "a statement took too long, or its connection broke" if cut else str(error)
+        self[part] = (
+            f"It fails again and again, while other parts can use the database: {why.rstrip('.')}."
+        )
+        return True
 
 
 async def run_every(
@@ -50,7 +89,7 @@ async def attempt(
     statement that the database refuses, and a value that cannot be processed, end this step only:
     *failing* has the line for *part* until a step succeeds.
     """
-    failing = {} if failing is None else failing
+    failing = FailingParts() if failing is None else failing
     try:
         result = await step()
     except StatementRefused as error:
@@ -59,8 +98,12 @@ async def attempt(
         log.error(refused, why=str(error))  # noqa: TRY400 - one line says it
         return None
     except DatabaseUnavailable as error:
+        alone = unavailable.partition(":")[0] + ": only this step fails"
         locked = unavailable.partition(":")[0] + ": another session holds a lock"
-        log.warning(locked if is_locked(error) else unavailable, why=str(error))
+        if failing.note_miss(part, error):
+            log.warning(alone, part=part, why=str(error))
+        else:
+            log.warning(locked if is_locked(error) else unavailable, why=str(error))
         return None
     except DATA_ERRORS as error:
         if not is_data_error(error):
@@ -70,7 +113,7 @@ async def attempt(
         refused = unavailable.partition(":")[0] + ": a value cannot be processed"
         log.error(refused, why=kind)  # noqa: TRY400 - one line says it
         return None
-    failing.pop(part, None)
+    failing.note_success(part)
     return result
 
 

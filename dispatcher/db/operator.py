@@ -43,8 +43,9 @@ async def pause(connection: Connection, actor: str, app: str, reason: str) -> Ac
 async def resume(connection: Connection, actor: str, app: str) -> ActionResult:
     """Claim for *app* again."""
     await connection.execute(sql("resume"), app, actor)
-    while await connection.fetchval(sql("end_country_waits"), app):
-        pass  # in steps, each its own transaction: claims go on
+    for waits in ("end_country_waits", "end_refusal_waits"):
+        while await connection.fetchval(sql(waits), app):
+            pass  # in steps, each its own transaction: claims go on
     return ActionResult(1, "resumed")
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Sequence
+from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 from msgspec import Struct
@@ -181,11 +182,24 @@ async def database_id(database: Database) -> str:
         return str(await connection.fetchval(sql("database_id")))
 
 
-async def expire(database: Database) -> tuple[int, bool]:
-    """Expire messages that wait although their time is over; return how many, and if more do."""
+class ExpiryCursor(NamedTuple):
+    """The last message that was looked at: when it expires, and its id."""
+
+    expires_at: datetime | None = None
+    message: int = 0
+
+
+async def expire(
+    database: Database, after: ExpiryCursor | None = None
+) -> tuple[int, ExpiryCursor | None]:
+    """Expire messages that wait although their time is over, *after* what was looked at.
+
+    Return how many, and from where to go on if there may be more.
+    """
     async with database.transaction() as connection:
-        row = await connection.fetchrow(sql("expire"))
-    return (row["expired"], row["more"]) if row else (0, False)
+        rows = await connection.fetch(sql("expire"), *(after or ExpiryCursor()))
+    [(expired, last, last_id)] = rows
+    return expired, ExpiryCursor(last, last_id) if last is not None else None
 
 
 async def heartbeat(

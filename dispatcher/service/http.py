@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from dispatcher.console import (
     console_routes,
 )
 from dispatcher.core.errors import DatabaseUnavailable
-from dispatcher.core.language import _
+from dispatcher.core.language import N_, _
 from dispatcher.db import spool
 from dispatcher.db.database import open_database
 from dispatcher.receiver.intake import SPOOL_KIND as REPORTS
@@ -190,7 +191,10 @@ class ListenError(Exception):
         super().__init__(host, port, error)
         self._at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         # asyncio's own text repeats the address; errno has the reason alone.
-        self._why = os.strerror(error.errno) if error.errno else str(error)
+        if isinstance(error, socket.gaierror):  # its number is none of the system's
+            self._why = N_("unknown host name")
+        else:
+            self._why = os.strerror(error.errno) if error.errno else str(error)
 
     def __str__(self) -> str:
         """Return the line in the language of who shows it."""

@@ -91,7 +91,7 @@ async def run(
         await _unless(stop, _prepare(settings, dsn))
     if stop.is_set():
         return
-    failing: FailingParts = {}
+    failing = FailingParts()
     async with AsyncExitStack() as stack:
         vital = await stack.enter_async_context(
             open_database(

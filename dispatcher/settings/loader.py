@@ -43,6 +43,7 @@ _WISHES = (
     N_("must be a valid number"),
     N_("must be a finite number"),
     N_("must be true or false"),
+    N_("must be text in UTF-8"),
     N_("must be greater than or equal to {least}"),
     N_("must be greater than {least}"),
     N_("must be less than or equal to {most}"),
@@ -100,13 +101,14 @@ class _Reading:
         self.names: dict[Place, str] = {}
         self.mistakes: list[str] = []
         for name in sorted(environ):
+            value = environ[name].removesuffix("\r")  # of a file that Windows wrote
             # An empty variable counts as unset: compose files leave settings out so.
             if (
                 name.startswith(PREFIX)
-                and environ[name]
-                and not _KUBERNETES_PATTERN.fullmatch(f"{name}={environ[name]}")
+                and value
+                and not _KUBERNETES_PATTERN.fullmatch(f"{name}={value}")
             ):
-                self._read(name, environ[name])
+                self._read(name, value.rstrip("\r\n"))
 
     def _read(self, name: str, value: str) -> None:
         *above, last = name.removeprefix(PREFIX).lower().split("__")
@@ -129,7 +131,7 @@ class _Reading:
             if from_file:
                 self._read_file(place, value)
             else:
-                self.values[place] = value.rstrip("\r\n")
+                self.values[place] = value
 
     def _read_file(self, place: Place, file: str) -> None:
         self.values.pop(place, None)
@@ -170,13 +172,15 @@ class _Reading:
         if place in self.values:
             wish = message.removeprefix("Value error, ").partition(", unable to ")[0]
             wish = re.sub("^(Input|String) should", "must", wish)
-            wish = wish.replace("a valid boolean", "true or false")
+            wish = re.sub("^Unable to parse input string as an", "must be a valid", wish)
+            wish = wish.replace("a valid boolean", "true or false").partition(", exceeded")[0]
+            wish = wish.replace("a valid string", "text in UTF-8")
             if (
                 re.match("must be (greater|less)", wish)
                 and self.values[place].strip()[-1:].isalpha()
             ):
                 wish += " s"  # the bound of a duration that was written with its unit
-            yield f"{self.names[place]} {stored_text(wish, _WISHES)}"
+            yield f"{self.names.get(place, _name(place))} {stored_text(wish, _WISHES)}"
         elif place not in self.names:
             yield _("{name} is missing: {description}").format(
                 name=_name(place),

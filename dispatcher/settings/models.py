@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dispatcher.core.reply import UNSUBSCRIBE_WORDS
 from dispatcher.settings.types import (
@@ -12,9 +12,12 @@ from dispatcher.settings.types import (
     Countries,
     Database,
     Endpoint,
+    Flag,
+    HeaderName,
     HeaderWord,
     Listen,
     Networks,
+    OnePath,
     OnlyTo,
     Proxy,
     Seconds,
@@ -24,11 +27,19 @@ from dispatcher.settings.types import (
     Unlimited,
     Word,
     Words,
+    refuse_quotes,
 )
+
+_WITH_QUOTES = {"only_to", "unsubscribe_words"}  # these read quotes themselves
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_quotes(cls, value: object, info: ValidationInfo) -> object:
+        return value if info.field_name in _WITH_QUOTES else refuse_quotes(value)
 
 
 class AppSettings(_Model):
@@ -58,7 +69,7 @@ class AppSettings(_Model):
     circuit_refused: Annotated[int, Field(ge=1, le=1000)] = 5
     on_unsure: Annotated[Literal["hold", "resend"], Word] = "hold"
     resend_after: Seconds = 72 * 3600.0  # the provider sends no report later
-    ca_bundle: Path | None = None
+    ca_bundle: OnePath | None = None
     proxy: Proxy | None = None  # between this machine and the provider
     only_to: OnlyTo | None = None  # numbers and prefixes; None: any number
     countries: Countries | None = None  # as core.country names them; None: all
@@ -66,7 +77,7 @@ class AppSettings(_Model):
     spike_factor: Annotated[
         Annotated[float, Field(gt=1, le=1_000_000, allow_inf_nan=False)] | None, Unlimited
     ] = 10.0
-    promotional: bool = False  # its messages are promotional, unless their template says otherwise
+    promotional: Flag = False  # its messages are promotional, unless their template says otherwise
     # None: delivered in mainland China, sent elsewhere, as accounts are charged by default.
     billing: Annotated[Literal["delivered", "sent"], Word] | None = None
     push_key: HeaderWord | None = None
@@ -83,7 +94,7 @@ class Settings(_Model):
     database_url_file: Path | None = None  # the file that the address was read from
     database_direct_url_file: Path | None = None
     statement_cache: Annotated[int, Field(ge=0, le=100_000)] = 100  # 0: for PgBouncer before 1.21
-    data_dir: Path
+    data_dir: OnePath
     apps: dict[str, AppSettings] = Field(default_factory=dict)
     callback_url: Callback | None = Field(default=None, repr=False)  # its path is a secret
     listen: Listen = "127.0.0.1:8080"
@@ -94,14 +105,14 @@ class Settings(_Model):
     push_connection: HeaderWord | None = None  # the signed Connection, likewise
     # Which numbers of mainland China may be written without +86 by operators and in files.
     mainland_without_plus: Annotated[Literal["mobile", "all"], Word] = "mobile"
-    suppress_blocked: bool = True  # no promotional messages to a number on a block list
+    suppress_blocked: Flag = True  # no promotional messages to a number on a block list
     unsubscribe_words: Words = UNSUBSCRIBE_WORDS  # replies that stop promotional messages
-    notify_events: bool = False  # NOTIFY dispatcher_events_<app> when there are new events
+    notify_events: Flag = False  # NOTIFY dispatcher_events_<app> when there are new events
     console_token: Token | None = None
     # A reverse proxy signs operators in, and names them in a header.
     console_proxies: Networks = Field(default_factory=list)  # whose header is trusted
-    console_user_header: HeaderWord | None = None
-    console_groups_header: HeaderWord | None = None
+    console_user_header: HeaderName | None = None
+    console_groups_header: HeaderName | None = None
     console_roles: ConsoleRoles = Field(default_factory=dict)  # by group; *: of every operator
     poll_interval: Seconds = 0.5
     lease: Seconds = 60.0  # a worker with an older heartbeat counts as dead
@@ -111,4 +122,4 @@ class Settings(_Model):
     wipe_params_after: Annotated[Annotated[Seconds, Field(ge=60)] | None, Unlimited] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Word] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], Word] = "auto"
-    traces: bool = False  # whether an OpenTelemetry variable sets a destination
+    traces: Flag = False  # whether an OpenTelemetry variable sets a destination

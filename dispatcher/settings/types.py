@@ -6,6 +6,7 @@ the value: even an address may hold a password.
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
@@ -56,10 +57,20 @@ def _none(value: object) -> object:
     return None if word == "none" else value
 
 
+def _is_host(name: str) -> bool:
+    """Return whether *name* can be looked up: it has no part that is empty or too long."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 def _is_web_address(value: str) -> bool:
     try:
         parts = urlsplit(value)
-        is_whole = bool(parts.hostname) and parts.port != 0 and not parts.netloc.endswith(":")
+        is_whole = (
+            _is_host(parts.hostname or "") and parts.port != 0 and not parts.netloc.endswith(":")
+        )
     except ValueError:
         return False
     # urlsplit() takes off what is around an address, and line breaks within it.
@@ -67,8 +78,7 @@ def _is_web_address(value: str) -> bool:
 
 
 def _endpoint(value: str) -> str:
-    parts = urlsplit(value) if _is_web_address(value) else None
-    if parts is None or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+    if not _is_web_address(value) or re.search(r"[/?#@\\]", value.rstrip("/").partition("://")[2]):
         raise ValueError(
             _(
                 "must be the address of the provider without a path and blanks, such as"
@@ -110,8 +120,13 @@ def _sender(value: str) -> str:
 
 def _listen(value: str) -> str:
     host, _sep, port = value.rpartition(":")
-    is_host = re.fullmatch(r"\[[^\[\]/\s]+\]|[^\[\]/\s]+", host) is not None
-    if not is_host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _MAX_PORT:
+    is_host = re.fullmatch(r"\[[^\[\]/]+\]|[^\[\]/]+", host) and _VISIBLE.fullmatch(host)
+    if (
+        not is_host
+        or not _is_host(host)
+        or not re.fullmatch(r"[0-9]{1,5}", port)
+        or int(port) > _MAX_PORT
+    ):
         raise ValueError(_("must be HOST:PORT, such as 127.0.0.1:8080 or [::]:8080"))
     return value
 
@@ -198,10 +213,33 @@ def _header_word(value: str) -> str:
     return value
 
 
+def _header_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value) is None:  # a token of RFC 9110
+        raise ValueError(_("must be the name of a header alone, such as X-Auth-Request-Email"))
+    return value
+
+
 def _secret(value: SecretStr) -> SecretStr:
-    # A file with two lines, or in UTF-16, would make a wrong signature, and nothing else shows why.
-    if not value.get_secret_value().isprintable():
-        raise ValueError(_("must be the secret alone: one line of text"))
+    # A file with two lines, in UTF-16 or with a blank at its end would make a wrong signature, and
+    # nothing else shows why.
+    secret = value.get_secret_value()
+    if not secret.isprintable() or secret != secret.strip():
+        raise ValueError(_("must be the secret alone: one line of text, no blanks around it"))
+    return value
+
+
+def _path(value: Path) -> Path:
+    if re.search(r"[\0-\x1f]", str(value)) or not str(value).strip():
+        raise ValueError(_("must be one path"))
+    if str(value).startswith("~"):  # it would be a folder of this name, in the present folder
+        raise ValueError(_("must be a whole path: only a shell replaces ~"))
+    return value
+
+
+def refuse_quotes(value: object) -> object:
+    """Raise ValueError if a setting stands in quotes: some readers of files leave them there."""
+    if isinstance(value, str) and len(value) > 1 and value[0] + value[-1] in _QUOTES:
+        raise ValueError(_("must stand without the quotes around it"))
     return value
 
 
@@ -316,6 +354,9 @@ Word = BeforeValidator(_lower)  # case-insensitive
 Unlimited = BeforeValidator(_none)  # "none" means no limit
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 HeaderWord = Annotated[str, AfterValidator(_header_word)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+Flag = Annotated[bool, Word]
+OnePath = Annotated[Path, AfterValidator(_path)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Sender = Annotated[str, Field(min_length=1, max_length=21), AfterValidator(_sender)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]

@@ -6,11 +6,31 @@ be recognizable is passed through `core.format.mask`.
 
 import logging
 import sys
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, TextIO, cast
 
 import msgspec
 import structlog
 from structlog.types import Processor
+
+
+class _Log:
+    """A stream whose errors are dropped: a log that cannot be written stops no work.
+
+    An OSError of it, on a full disk or where its reader has ended, would look like one of the
+    database's connection.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
@@ -27,13 +47,14 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderers = _renderers(form)
+    stream = cast("TextIO", _Log(sys.stderr))
     structlog.configure(
         processors=[*fields, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*fields, structlog.stdlib.add_logger_name],

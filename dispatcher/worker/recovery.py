@@ -173,11 +173,14 @@ async def run_recovery(
         dead = silent.dead(await workers.heartbeats_ahead(database))
         _log("batches of dead workers marked unsure", await workers.rescue(database, worker, dead))
 
+    expiry: workers.ExpiryCursor | None = None
+
     async def expire() -> bool:
-        expired, more = await workers.expire(database)
+        nonlocal expiry
+        expired, expiry = await workers.expire(database, expiry)
         if expired:
             log.info("messages expired while they waited", messages=expired)
-        return more
+        return expiry is not None
 
     async def release() -> None:
         _log(

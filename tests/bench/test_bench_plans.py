@@ -104,6 +104,25 @@ async def test_a_claim_reads_only_the_rows_it_claims(backlog):
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 8 * CLAIM
 
 
+async def test_a_claim_of_an_old_message_and_new_ones_reads_no_history_between(backlog):
+    await backlog.execute("DELETE FROM dispatcher.outcome WHERE message_id = 1")
+    await backlog.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at) VALUES (1, 'default', 0, now())"
+    )
+    async with backlog.transaction():
+        plan, found = await claimed(backlog)
+    assert plan["Actual Rows"] == CLAIM
+    read = {
+        table: sum(
+            node["Actual Rows"] * node["Actual Loops"]
+            for node in found
+            if node.get("Relation Name", "").startswith(f"{table}_")
+        )
+        for table in ("outcome", "message")
+    }
+    assert read == {"outcome": 0, "message": CLAIM}
+
+
 async def test_a_claim_of_few_rows_does_not_read_rows_due_tomorrow(backlog):
     await backlog.execute("DELETE FROM dispatcher.queue WHERE due_at < now() + interval '1 hour'")
     await backlog.execute("VACUUM dispatcher.queue")

@@ -120,6 +120,16 @@ async def test_an_unreachable_database_exits_with_1_and_says_where(command, argu
     assert "hunter2" not in ended.err
 
 
+async def test_a_benchmark_names_what_it_cannot_use_before_it_measures(command, tmp_path):
+    ended = await command("bench", "--server", NOWHERE)
+    assert (ended.code, ended.line.endswith("start it, or correct --server.")) == (1, True)
+    file = tmp_path / "missing" / "x.json"
+    ended = await command("bench", "--json", file, DATABASE_URL=NOWHERE)
+    assert ended.line == (
+        f"dispatcher: {file} cannot be written: No such file or directory. Nothing was measured."
+    )
+
+
 async def test_a_database_without_tables_says_how_to_make_them(command, empty_dsn):
     ended = await command("status", DATABASE_URL=empty_dsn)
     assert ended.code == 1

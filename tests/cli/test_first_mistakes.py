@@ -3,6 +3,7 @@
 import contextvars
 import errno
 import os
+import socket
 
 import pytest
 
@@ -75,6 +76,11 @@ async def test_tables_that_are_missing_are_made_by_migrate(command, empty_dsn):
     assert "The tables of this release are not in " in english
     assert "run `dispatcher migrate`, which makes them" in english
     assert "请运行 `dispatcher migrate` 建表" in chinese
+
+
+def test_an_unknown_host_is_told_without_its_number():
+    error = ListenError("nowhere.example", 80, socket.gaierror(-2, "Name or service not known"))
+    assert str(error).startswith("cannot listen on nowhere.example:80 (unknown host name): set")
 
 
 def test_an_address_in_use_is_told_in_the_readers_language():

@@ -19,6 +19,7 @@ async def test_migrate_applies_lists_and_undoes_migrations(command, empty_dsn):
 
     again = await command("migrate", DATABASE_URL=empty_dsn)
     assert (again.code, again.out) == (0, "Nothing to do.\n")
+    assert (await command("migrate", "--json", DATABASE_URL=empty_dsn)).out == "[]\n"
 
     down = await command("migrate", "--down", DATABASE_URL=empty_dsn)
     assert down.code == 0

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from dispatcher.cli.output import moment, table_of
+from dispatcher.cli.output import list_of, moment, table_of
 from dispatcher.core.format import columns
 
 LONG = "a reason of many words that no narrow column can hold without cutting it"
@@ -48,6 +48,28 @@ def test_a_long_chinese_cell_is_wrapped_and_never_cut(width):
     assert max(map(columns, text.splitlines())) <= width
     assert reason in "".join(text.split()).replace("E1", "")
     assert not [line for line in text.splitlines() if line.lstrip()[:1] in set("，。；：、）")]
+
+
+@pytest.mark.parametrize("width", [30, 50, 80])
+def test_a_message_is_shown_whole_at_any_width(width):
+    reason = "变量与模板不符（个数、长度、禁用字符；没有变量的模板不应有变量）。" * 3
+    console = Console(file=io.StringIO(), width=width, markup=False)
+    console.print(list_of([("处理方法", reason), ("批次标识", "0123456789abcdef" * 2)]))
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(columns, text.splitlines())) <= width
+    assert "".join(text.split()) == f"处理方法{reason}批次标识{'0123456789abcdef' * 2}"
+
+
+def test_text_of_a_row_moves_no_cursor():
+    console = Console(file=io.StringIO(), width=80, markup=False)
+    console.print(list_of([("params", "a\x1b]0;x\x07\x9b2J\u202eb\nc")]))
+    text = console.file.getvalue()
+    assert not set(text) & set("\x1b\x07\x9b\u202e")
+    assert [line.split() for line in text.splitlines()] == [
+        ["params", "a", "]0;x", "2J", "b"],
+        ["c"],
+    ]
 
 
 def test_numbers_of_a_table_stay_on_its_right():

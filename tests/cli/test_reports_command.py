@@ -34,6 +34,8 @@ async def test_replay_stores_what_can_be_read_by_now(operate, db):
     await keep(db, b"never")
     assert (await operate("reports", "--replay")).out == "1 push read, 1 report or reply stored.\n"
     assert await db.fetchval("SELECT status FROM dispatcher.report") == "DELIVRD"
+    done = json.loads((await operate("reports", "--replay", "--json")).out)
+    assert done == {"read": 0, "stored": 0}
     assert (
         await operate("reports", "--replay")
     ).out == "0 pushes read, 0 reports and replies stored.\n"

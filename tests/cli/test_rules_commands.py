@@ -132,6 +132,12 @@ async def test_lists_of_rules_are_there_for_programs(operate, db):
     ]
     (listed,) = json.loads((await operate("suppress", "--json")).out)
     assert listed["recipient"] == "+86131****5678"
+    done = json.loads((await operate("suppress", "+8613112345679", "--json")).out)
+    assert done == {"suppressed": 1, "refused_lines": 0}
+    done = json.loads((await operate("suppress", "--remove", "+8613112345679", "--json")).out)
+    assert done == {"removed": 1, "refused_lines": 0}
+    limits = json.loads((await operate("limit", "default", "--daily", "7", "--json")).out)
+    assert limits["limits"]["daily_limit"] == 7
     await db.execute("SELECT dispatcher.set_limits('default', 5)")
     limits = json.loads((await operate("limit", "default", "--json")).out)
     assert limits["limits"]["per_minute"] == 5

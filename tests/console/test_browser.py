@@ -214,6 +214,15 @@ async def test_the_dashboard_shows_that_the_service_stopped(scene):
     await expect(page.locator("#live-status")).to_contain_text("These numbers are old")
 
 
+async def test_the_dashboard_goes_on_after_a_proxy_has_answered(scene):
+    await scene.page.route(
+        "**/console/live", lambda route: route.fulfill(status=502, body="Bad Gateway"), times=1
+    )
+    page = await scene.log_in()
+    await expect(page.locator("#live-status")).to_contain_text("Not live any more")
+    await expect(page.locator("#live-status")).to_have_text("Updated every second.")
+
+
 async def test_a_list_is_uploaded_checked_and_loaded_by_keyboard(scene, db, tmp_path):
     file = tmp_path / "may.csv"
     lines = [f"+86131{n:08d},tpl,{n}" for n in range(30)]

@@ -6,15 +6,20 @@ import io
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
 from client import ACTOR
 from support.messages import states, take_out
+from yarl import URL
 
+from dispatcher.console.auth import SESSION_COOKIE
 from dispatcher.console.campaign_pages import needs_count, progress
 from dispatcher.core.country import country
-from dispatcher.db import campaigns
+from dispatcher.core.errors import DatabaseUnavailable
+from dispatcher.core.status import AuditEntry
+from dispatcher.db import audit, campaigns
 from dispatcher.db.campaigns import CampaignCount, CodeCount, CountedCampaign
 
 NAME = "may & june/100%.csv"
@@ -215,6 +220,31 @@ async def test_a_reader_that_stalls_holds_up_no_other_export(operator, campaign,
         assert len((await operator.get(path)).text.splitlines()) == 41
 
 
+@pytest.mark.usefixtures("campaign")
+@pytest.mark.parametrize("path", [f"campaign.csv?{urlencode({'name': NAME})}", "audit.csv"])
+async def test_an_export_that_the_database_ends_is_no_whole_file(operator, monkeypatch, path):
+    async def one_row(_connection, on_rows, **_filter) -> None:
+        await on_rows([["1", *[""] * 13]])
+        raise DatabaseUnavailable("it restarts")
+
+    async def one_page(_database, _filter, before) -> tuple[list[AuditEntry], int]:
+        if before is not None:
+            raise DatabaseUnavailable("it restarts")
+        return [], 1
+
+    monkeypatch.setattr(campaigns, "export", one_row)
+    monkeypatch.setattr(audit, "page", one_page)
+    # As nginx asks: of such an answer the end is the end of the connection.
+    jar = operator.session.cookie_jar.filter_cookies(URL(operator.url + "/console"))
+    cookie = jar[SESSION_COOKIE].OutputString()
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(operator.url).port)
+    writer.write(f"GET /console/{path} HTTP/1.0\r\nCookie: {cookie}\r\n\r\n".encode())
+    assert "200 OK" in (await reader.readline()).decode()
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+
+
 async def test_an_unknown_campaign_is_said_to_be_missing(operator):
     for path in ("campaign?name=x", "campaign", "campaign.csv?name=x"):
         assert (await operator.get(f"/console/{path}")).status == 404, path
@@ -282,7 +312,8 @@ async def move(operator, **fields: str):
 async def test_a_campaign_is_moved_after_a_confirmation(operator, db):
     fields = {"send_at": "2099-01-31 09:00", "zone": "Asia/Shanghai", "spread": "4h"}
     asked = await move(operator, **fields, priority="7")
-    for shown in ("Move the campaign may &amp; june", "2099-01-31 01:00:00 UTC", "4 h", "is 7."):
+    due = ' datetime="2099-01-31T01:00:00.000+00:00">2099-01-31 01:00:00 UTC<'  # for the reader
+    for shown in ("Move the campaign may &amp; june", due, "4 h", "is 7."):
         assert shown in asked.text
     assert await db.fetchval("SELECT state FROM dispatcher.campaign") == "running"
     done = await operator.act("campaign-move", {"campaign": NAME, **fields, "priority": "7"})
@@ -321,6 +352,8 @@ async def test_a_move_that_cannot_be_says_why(operator, fields, why):
     refused = await move(operator, **fields)
     assert refused.status == 400
     assert why in refused.text
+    for name, value in fields.items():
+        assert re.search(f'name="{name}" value="{re.escape(value)}"', refused.text), name
 
 
 async def test_a_campaign_that_moves_can_be_paused(operator, campaign, db):

@@ -20,7 +20,7 @@ from client import Answer
 from support.waiting import until
 
 from dispatcher.console.forms import Invalid
-from dispatcher.console.list_pages import ListPages, read_options
+from dispatcher.console.list_pages import ListPages, read_options, written_options
 from dispatcher.db import console_tokens, list_uploads
 from dispatcher.lists import upload_work
 from dispatcher.lists.upload_work import WorkOrder
@@ -178,6 +178,30 @@ async def test_options_are_kept_for_the_load(operator, db):
     spread = await db.fetchval("SELECT max(send_at) - min(send_at) FROM dispatcher.message")
     assert spread.total_seconds() > 1000
     assert await db.fetchval("SELECT stop_at FROM dispatcher.campaign") == 0.05
+
+
+async def test_a_list_that_failed_is_checked_anew_with_its_options(operator, db):
+    fields = {
+        "template": "tpl", "params": "a\nb", "columns": "recipient=x", "zone": "Asia/Shanghai",
+        "campaign": "May", "spread": "1.5h", "stop_at": "2.5", "unique": "yes",
+    }  # fmt: skip
+    options = read_options(fields)
+    upload_id = await db.fetchval(
+        "INSERT INTO dispatcher.list_upload (created_by, name, options, state, error)"
+        " VALUES ('Ana', 'may.csv', $1, 'failed', $2) RETURNING id",
+        msgspec.json.encode(options).decode(),
+        "may.csv has several sheets (a, b): name one with --sheet.",
+    )
+    page = await operator.get(f"/console/lists/{upload_id}")
+    assert "name one with “Sheet of an Excel file with several”." in page.text
+    chinese = await operator.get(f"/console/lists/{upload_id}", **{"Accept-Language": "zh"})
+    assert "请用 “工作表（Excel 文件有多个时）” 指定" in chinese.text
+    link = re.search(r'href="(/console/lists\?as=[^"]+)"', page.text)[1]
+    form = await operator.get(link)
+    for name, value in {**fields, "spread": "90min"}.items():
+        assert f'name="{name}" value="{value}"' in form.text or f">{value}</textarea>" in form.text
+    assert 'name="unique" value="yes" checked' in form.text
+    assert read_options(written_options(options)) == options
 
 
 async def test_a_file_that_is_no_list_says_why(operator, db):

@@ -92,6 +92,48 @@ async def test_a_number_is_never_in_an_address(operator):
 
 
 @pytest.mark.usefixtures("messages")
+async def test_a_number_is_looked_for_within_a_filter_and_kept_if_it_is_wrong(operator):
+    page = await operator.get("/console/messages?state=queued&since=2026-01-01T00:00:30")
+    form = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page.text))
+    answer = await operator.post("/console/messages", {**form, "number": NUMBER})
+    assert answer.headers["Location"].endswith("&since=2026-01-01T00%3A00%3A30%2B00%3A00")
+    refused = await operator.post("/console/messages", {**form, "number": "131 1234"})
+    assert (refused.status, "This is not a number" in refused.text) == (400, True)
+    for value in ("131 1234", "queued", "2026-01-01T00:00:30+00:00"):
+        assert f'value="{value}"' in refused.text
+
+
+async def test_messages_to_a_number_that_no_phone_has_are_found(operator, db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('12345678901', 't')"
+    )
+    form_token = (await operator.get("/console/messages")).form_token
+    form = {"form_token": form_token, "number": "12345678901"}
+    answer = await operator.post("/console/messages", form)
+    assert answer.headers["Location"] == "/console/messages?same_number_as=1"
+
+
+@pytest.mark.parametrize("action", ["cancel", "requeue"])
+async def test_ids_that_cannot_be_read_are_kept(operator, action):
+    answer = await operator.act(action, {"ids": "12 x", "ask": "yes"})
+    assert (answer.status, "Give ids of messages" in answer.text) == (400, True)
+    assert 'name="ids" value="12 x"' in answer.text
+
+
+@pytest.mark.usefixtures("messages")
+async def test_pages_and_actions_of_a_filter_have_its_seconds(operator):
+    page = await operator.get("/console/messages?until=2999-01-01T00:00:30")
+    for link in re.findall(r'href="(/console/messages\?[^"]*until=[^"]*)"', page.text):
+        assert "T00%3A00%3A30%2B00%3A00" in link
+    path = await preview(operator, action="cancel", until="2999-01-01T00:00:30")
+    shown = '<time datetime="2999-01-01T00:00:30.000+00:00">2999-01-01 00:00:30 UTC</time>'
+    assert f"before {shown}" in (await operator.get(path)).text  # in the reader's zone
+    assert f"before {shown}" in page.text
+    audit = await operator.get("/console/audit?since=2026-01-01T00:00:30")
+    assert "audit.csv?since=2026-01-01T00%3A00%3A30%2B00%3A00" in audit.text
+
+
+@pytest.mark.usefixtures("messages")
 async def test_a_filter_that_cannot_be_read_says_why(operator):
     for query in ("state=odd", "since=yesterday", "same_number_as=x", "position=x", "position=1.x"):
         page = await operator.get(f"/console/messages?{query}")

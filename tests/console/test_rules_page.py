@@ -115,6 +115,8 @@ async def test_rules_that_cannot_be_are_refused_and_keep_their_form(operator, db
         ("limits", {"app": "shop", "per_day": "0"}, "A limit is a whole number"),
         ("limits", {"app": "shop", "per_day": "5.5"}, "A limit is a whole number"),
         ("limits", {"app": "shop", "per_day": "99999999999"}, "A limit is a whole number"),
+        ("limits", {"app": "shop", "per_day": "12345678901"}, "A limit is a whole number"),
+        ("limits", {}, "Name the app."),
         ("limits", {"app": "shop", "quiet_from": "21:00"}, "Quiet hours have a beginning"),
         (
             "limits",
@@ -126,6 +128,7 @@ async def test_rules_that_cannot_be_are_refused_and_keep_their_form(operator, db
         ("price", {"country": "CN", "price": "x"}, "A price is a number"),
         ("price", {"country": "CN", "price": "NaN"}, "A price is a number"),
         ("price", {"country": "CN", "price": "-1"}, "A price is a number"),
+        ("price", {"country": "CN", "price": "1e-99999"}, "A price is a number"),
         ("price", {"country": "CN", "price": "1", "currency": "C1"}, "letters only"),
         ("suppress", {"numbers": ""}, "Give a number"),
         ("suppress", {"numbers": "12"}, "This is not a number"),
@@ -134,7 +137,7 @@ async def test_rules_that_cannot_be_are_refused_and_keep_their_form(operator, db
         for ask in ({}, {"ask": "yes"}):
             answer = await operator.act(action, {**form, **ask})
             assert (answer.status, reason in answer.text) == (400, True), form
-            written = next(value for name, value in form.items() if name != "app")
+            written = next((value for name, value in form.items() if name != "app"), "")
             assert not written or f'"{written}"' in answer.text or f">{written}<" in answer.text
     assert await audit(db) == []
 
@@ -183,6 +186,36 @@ async def test_numbers_are_suppressed_found_and_freed(operator, db):
         assert "131" not in "".join(row)
 
 
+async def test_a_number_that_no_phone_has_is_found_and_freed(operator, db):
+    # The number of a row can be suppressed whatever it is, by a button of its message.
+    await db.execute("INSERT INTO dispatcher.suppression (recipient) VALUES ('+8612345678901')")
+    form_token = (await operator.get("/console/rules")).form_token
+    form = {"form_token": form_token, "number": " 12345678901"}
+    found = await operator.post("/console/rules", form)
+    assert "+86123****8901 is suppressed:" in found.text
+    asked = await operator.act("unsuppress", {"numbers": "+8612345678901\nwords", "ask": "yes"})
+    assert "Send to 1 number again?" in asked.text
+    assert "Line 2 is left out" in asked.text
+    assert "1 number freed." in (await operator.act("unsuppress", {"numbers": "12345678901"})).text
+    gone = await operator.post("/console/rules", form)
+    assert (gone.status, "This is not a number: it looks like +1" in gone.text) == (400, True)
+    assert 'name="number" value="12345678901"' in gone.text
+
+
+@pytest.mark.usefixtures("apps")
+async def test_the_app_of_one_form_is_not_chosen_in_another(operator):
+    # A suppression for every app must not become one of the app whose limits are changed.
+    page = (await operator.get("/console/rules?app=shop")).text
+    refused = (await operator.act("suppress", {"numbers": "12", "app": "bank"})).text
+    for text, chosen, other in ((page, "limit", "suppress"), (refused, "suppress", "limit")):
+        forms = {
+            name: text.partition(f'<select id="{name}-app"')[2].partition("</select>")[0]
+            for name in (chosen, other)
+        }
+        assert " selected>" in forms[chosen]
+        assert " selected>" not in forms[other]
+
+
 async def test_the_settings_decide_how_numbers_are_read(operator, backend):
     fixed_line = {"numbers": "010 6552 1234"}
     assert (await operator.act("suppress", fixed_line)).status == 400
@@ -194,6 +227,13 @@ async def test_a_list_too_long_for_a_form_is_refused(operator):
     numbers = "\n".join(f"+86131{n:08d}" for n in range(10_001))
     answer = await operator.act("suppress", {"numbers": numbers})
     assert (answer.status, "A form takes 10,000 numbers" in answer.text) == (400, True)
+
+
+async def test_a_form_that_is_too_long_is_refused_with_a_page(operator):
+    numbers = "\n".join(f"+86131{n:08d}  a name" for n in range(12_000))
+    answer = await operator.act("suppress", {"numbers": numbers})
+    assert (answer.status, "A form takes 256 KB; for more" in answer.text) == (413, True)
+    assert "Content-Security-Policy" in answer.headers
 
 
 async def test_a_template_is_changed_in_its_filled_form(operator, db):

@@ -52,10 +52,22 @@ def test_a_send_time_as_far_ahead_as_grants_reach_is_fine():
     assert diagnose(now(soon)).findings == []
 
 
-def test_messages_to_suppressed_numbers_are_no_trouble():
-    totals = [EventTotal("shop", "rejected", "suppressed", 900, 900)]
-    seen = now(recent=happened(accepted=50, rejected_suppressed=900), totals=totals)
-    assert diagnose(seen).findings == []
+@pytest.mark.parametrize("code", ["suppressed", "unsubscribed"])
+def test_messages_to_suppressed_numbers_are_no_trouble(code):
+    totals = [EventTotal("shop", "rejected", code, 900, 900)]
+    for accepted in (0, 50):
+        withheld = happened(accepted=accepted, **{f"rejected_{code}": 900})
+        assert diagnose(now(recent=withheld, totals=totals)).findings == []
+
+
+def test_messages_to_suppressed_numbers_hide_no_failures():
+    totals = [
+        EventTotal("shop", "rejected", "unsubscribed", 900, 900),
+        EventTotal("shop", "rejected", "E200033", 40, 40),
+        EventTotal("shop", "accepted", "", 60, 60),
+    ]
+    (finding,) = diagnose(now(totals=totals)).findings
+    assert finding.title == "shop: 40 messages rejected in the last hour"
 
 
 def test_a_spike_is_told_with_its_figures():
@@ -97,6 +109,12 @@ DRILLS = [
         "callback address broken since yesterday",
         now(awaiting=[MissingReports("shop", 5000, 2000, 1500, 90_000.0)]),
         "30% have no report",
+        "dispatcher check",
+    ),
+    (
+        "callback address broken for an hour",
+        now(awaiting=[MissingReports("shop", 80_000, 3000, 1500, 4000.0, 20)]),
+        "20 messages accepted more than an hour ago, after the last one with a report",
         "dispatcher check",
     ),
     (
@@ -226,6 +244,7 @@ def test_a_few_failures_are_no_finding():
         now(recent=happened(accepted=5, rejected_E200028=5)),
         now(recent=happened(accepted=1000, rejected_E200028=20)),
         now(awaiting=[MissingReports("shop", 5000, 300, 250, 200_000.0)]),
+        now(awaiting=[MissingReports("shop", 5000, 300, 250, 200_000.0, 19)]),
         now(awaiting=[MissingReports("shop", 500, 500, 0, 60.0)]),
         now(awaiting=[MissingReports("shop", 3, 3, 0, 600.0)]),
         now(replace(APP, rate=499.0, oldest_due_at=NOW - timedelta(seconds=30))),

@@ -272,6 +272,9 @@ def test_a_masked_number_fits_the_numbers_it_may_be():
     assert not fits_mask("+8613112345679", form)
     assert not fits_mask("+86131123456789", form)
     assert fits_mask(MOBILE, "+86131*5678")
+    assert fits_mask(MOBILE, "*1*2*5678")
+    assert not fits_mask(MOBILE, "*5678*8")  # its 8 is used once
+    assert not fits_mask(MOBILE, "1*5678")
 
 
 @pytest.mark.parametrize(

@@ -607,6 +607,16 @@ def test_a_number_at_home_is_meant_before_one_that_lacks_its_plus():
     assert resolved == Resolved([accepted(home)], unsure=[american])
 
 
+@pytest.mark.parametrize("written", ["", "+861310000****"])
+@pytest.mark.parametrize("code", ["000000", "E200028"])
+def test_a_place_does_not_tell_which_of_two_is_sent_again(written, code):
+    results = [NumberResult(written, each, "id") for each in ("E200015", code, "E200015")]
+    answer = verdict(THREE_NUMBERS, reply(results))
+    assert isinstance(answer, UnknownResult)
+    alike = [NumberResult(written, "E200015", None)] * 3
+    assert not verdict(THREE_NUMBERS, reply(alike)).unsure
+
+
 def test_without_numbers_a_result_is_missing_when_counts_differ():
     results = [NumberResult("", "000000", "id-1"), NumberResult("", "000000", "id-2")]
     assert isinstance(verdict(THREE_NUMBERS, reply(results)), UnknownResult)

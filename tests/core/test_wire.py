@@ -1,6 +1,7 @@
 """Requests are encoded, and answers decoded, as documented and as observed."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -172,6 +173,13 @@ def test_a_success_that_cannot_be_read_may_have_been_sent(body):
             pass
         case other:
             pytest.fail(f"read as {other}")
+
+
+@pytest.mark.parametrize("body", [b"<" * 500_000, b"<script" * 70_000, b"<style>1 " * 50_000])
+def test_a_page_that_never_ends_takes_no_time(body):
+    begin = time.process_time()
+    read_answer(502, body)
+    assert time.process_time() - begin < 2.0
 
 
 @pytest.mark.parametrize("http_status", [302, 404, 429, 502, 503])

@@ -835,7 +835,7 @@ async def test_messages_of_a_bulk_row_expire_without_the_others(db):
         early,
     )
     row = await db.fetchrow("SELECT * FROM dispatcher.expire()")
-    assert (row["expired"], row["more"]) == (3, False)
+    assert (row["expired"], row["last"]) == (3, None)
     ended = await db.fetch(
         "SELECT id FROM dispatcher.message_status WHERE state = 'expired' ORDER BY id"
     )

@@ -39,6 +39,7 @@ REFUSED = [
     ("recipient_begins_with_0_write_plus_and_the_country_code", {"recipient": "01012345678"}),
     ("recipient_begins_with_0_write_plus_and_the_country_code", {"recipient": "+08613112345678"}),
     ("recipient_begins_with_0_write_plus_and_the_country_code", {"recipient": "0000000"}),
+    ("recipient_begins_with_0_write_plus_and_the_country_code", {"recipient": "0"}),
     ("recipient_is_86_and_11_digits_the_plus_is_missing", {"recipient": "8613112345678"}),
     *(
         ("recipient_is_no_number_of_mainland_china_after_plus_86", {"recipient": "+86" + rest})

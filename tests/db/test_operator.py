@@ -8,6 +8,7 @@ import pytest
 from dispatcher.core.errors import StatementRefused
 from dispatcher.db import maintenance, operator
 from dispatcher.db.database import Database, connect
+from dispatcher.db.queries import sql
 
 CANCEL = "SELECT dispatcher.cancel($1)"
 REQUEUE = "SELECT dispatcher.requeue($1)"
@@ -169,6 +170,22 @@ async def test_resume_ends_every_pause_of_that_app_alone(db):
     assert (await db.fetchrow("SELECT * FROM dispatcher.app WHERE name = 'shop'"))[
         "pause_reason"
     ] is None
+
+
+async def test_resume_makes_all_that_was_refused_due(db):
+    await operator.pause(db, "ana", "shop", "because")
+    await db.execute(
+        "INSERT INTO dispatcher.queue (id, app, priority, due_at, code, waits_since)"
+        " SELECT n, 'shop', 5, now() + interval '1 hour', 'E000510', now()"
+        " FROM generate_series(1, 10001) AS n"
+    )
+    await operator.resume(db, "ana", "shop")
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.queue WHERE due_at > now()") == 0
+    await db.execute(
+        "UPDATE dispatcher.queue SET due_at = now() + interval '1 hour', waits_since = now()"
+        " WHERE id = 1"
+    )
+    assert await db.fetchval(sql("end_refusal_waits"), "shop") == 0  # refused since
 
 
 async def test_to_resume_what_is_not_paused_does_nothing(db):

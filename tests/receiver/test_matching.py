@@ -12,7 +12,8 @@ from support.waiting import until
 
 from dispatcher.core.message import to_e164
 from dispatcher.core.report_status import APP_STATUSES, PART_STATUSES
-from dispatcher.db import operator, report_lookup, report_matching
+from dispatcher.db import message_lists, operator, report_lookup, report_matching, rules
+from dispatcher.db import status as db_status
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
 from dispatcher.db.workers import resend_unsure
@@ -97,6 +98,22 @@ async def test_a_wait_that_a_clock_ahead_has_written_ends(world, told, ahead, le
     )
     await world.match()
     assert len(await world.why()) == left
+
+
+async def test_what_a_report_settles_is_in_question_no_more(world, told):
+    """It is counted as accepted; its request stays unsure for the others."""
+    await world.batch([ONE, TWO, THREE])
+    assert await rules.sent_today(world.db, ["default"]) == {"default": 3}
+    await world.store(told("p1", ONE), told("p2", TWO))
+    await world.match()
+    assert (await world.batch_state())[0] == "unsure"
+    assert await rules.sent_today(world.db, ["default"]) == {"default": 3}
+    assert await operator.count_unsure(world.db, operator.UnsureBatches()) == (1, 1)
+    assert [each.messages for each in await db_status.unsure(world.database)] == [1]
+    assert (await db_status.batch(world.database, "t1")).batch["in_question"] == 1
+    assert (
+        await message_lists.count(world.database, message_lists.MessageFilter(state="unsure")) == 1
+    )
 
 
 async def test_a_report_from_before_the_batch_was_unsure_settles_it(world, told):
@@ -538,6 +555,29 @@ async def test_another_whole_number_is_never_taken_for_the_only_message(world, t
     await world.match()
     assert await world.why() == {"p1": ("other-number", False)}
     assert await world.states() == {message: ("unsure", None)}
+
+
+@pytest.mark.parametrize("to", ["07700900123", TWO])
+async def test_another_whole_number_before_the_answer_waits_for_the_provider_ids(world, told, to):
+    (message,) = await world.batch(["+447700900123"], state="open")
+    await world.store(told("p1", to))
+    await world.match()
+    assert await world.why() == {"p1": ("still-open", True)}
+    await world.accept([message], ["p1"])
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {}
+    assert await world.events() == [(message, "delivered", "DELIVRD")]
+
+
+async def test_another_whole_number_waits_no_longer_than_its_request_is_open(world, told):
+    await world.batch([ONE], state="open")
+    await world.store(told("p1", TWO))
+    await world.match()
+    await world.db.execute("UPDATE dispatcher.batch SET state = 'unsure', unsure_at = now()")
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {"p1": ("other-number", False)}
 
 
 async def test_a_number_of_another_message_gives_way_to_the_provider_id(world, told):

@@ -52,6 +52,27 @@ async def test_reports_are_not_awaited_after_the_report_period(world):
     assert await awaiting(world.db) == []
 
 
+COUNTED = (
+    "INSERT INTO dispatcher.event_count (minute, app, event, code, count) VALUES"
+    " (date_trunc('minute', now() - make_interval(mins => $1)), 'default', $2, $3, $4)"
+)
+
+
+async def test_what_is_overdue_since_the_last_report_is_counted_alone(db):
+    for minutes, accepted, reported in (
+        (300, 1000, 950), (90, 10, 0), (80, 20, 1), (75, 30, 0), (70, 40, 0), (20, 50, 0),
+    ):  # fmt: skip
+        await db.execute(COUNTED, minutes, "accepted", "", accepted)
+        if reported:
+            await db.execute(COUNTED, minutes, "reported", "", reported)
+    await db.execute(COUNTED, 70, "settled", "sent", 500)
+    (app,) = await awaiting(db)
+    assert app.since_last == 30 + 40
+    await db.execute(COUNTED, 20, "reported", "", 1)
+    (app,) = await awaiting(db)
+    assert app.since_last == 0
+
+
 async def test_what_reports_settled_is_not_waited_for(world, told):
     await world.batch([ONE])
     await world.store(told("p1", ONE))

@@ -57,6 +57,18 @@ def test_durations_are_seconds_or_carry_a_unit(text, seconds):
     assert app_of(RESEND_AFTER=text).resend_after == seconds
 
 
+def test_settings_of_a_file_with_windows_line_ends_are_the_same(tmp_path):
+    (tmp_path / "secret").write_bytes(b"hunter2\r\n")
+    app = app_of(
+        SENDER="\r", AUTH="wsse\r", APP_SECRET="\r", APP_SECRET_FILE=f"{tmp_path}/secret\r"
+    )
+    assert (app.sender, app.auth, app.app_secret.get_secret_value()) == (None, "wsse", "hunter2")
+
+
+def test_a_flag_may_have_blanks_around_it():
+    assert app_of(PROMOTIONAL=" TRUE ").promotional is True
+
+
 @pytest.mark.parametrize("text", ["", "none", "None"])
 def test_no_pace_and_no_retention_mean_no_limit(text):
     expected = 500 if text == "" else None  # an empty variable is an unset one
@@ -85,11 +97,11 @@ def test_words_of_replies_divide_at_commas_and_lines(text, words):
 
 def test_a_secret_file_loses_its_trailing_newline(tmp_path):
     file = tmp_path / "secret"
-    file.write_bytes(b" of three words\r\n\n")
+    file.write_bytes(b"of three words\r\n\n")
     variables = {**APP, "DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE": str(file)}
     del variables["DISPATCHER_APPS__DEFAULT__APP_SECRET"]
     secret = load_settings(variables).apps["default"].app_secret
-    assert secret.get_secret_value() == " of three words"
+    assert secret.get_secret_value() == "of three words"
 
 
 def test_a_secret_variable_loses_its_trailing_newline():
@@ -97,7 +109,8 @@ def test_a_secret_variable_loses_its_trailing_newline():
 
 
 @pytest.mark.parametrize(
-    "content", [b"hunter2\n# the key of the shop\n", b"h\0u\0n\0", b"hunter2\tshop"]
+    "content",
+    [b"hunter2\n# the key of the shop\n", b"h\0u\0n\0", b"hunter2\tshop", b"hunter2 \n", b" \n"],
 )
 def test_a_secret_with_more_than_itself_is_a_mistake(tmp_path, content):
     (tmp_path / "secret").write_bytes(content)
@@ -105,7 +118,8 @@ def test_a_secret_with_more_than_itself_is_a_mistake(tmp_path, content):
     variables["DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE"] = str(tmp_path / "secret")
     (mistake,) = mistakes_of(variables)
     assert mistake == (
-        "DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE must be the secret alone: one line of text"
+        "DISPATCHER_APPS__DEFAULT__APP_SECRET_FILE must be the secret alone: one line of text, no"
+        " blanks around it"
     )
 
 
@@ -138,7 +152,26 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("APPS__DEFAULT__ENDPOINT", "https://host/sms/batchSendDiffSms/v1", "without a path"),
         ("APPS__DEFAULT__ENDPOINT", "https://user:pw@host", "must be the address"),
         ("APPS__DEFAULT__ENDPOINT", "https://host:99999", "must be the address"),
+        *(
+            ("APPS__DEFAULT__ENDPOINT", f"https://sms.example.com{end}", "must be the address")
+            for end in ("?", "#", "\\", ":443#", "/?a")
+        ),
+        ("APPS__DEFAULT__ENDPOINT", "https://@sms.example.com", "must be the address"),
         ("APPS__DEFAULT__APP_KEY", 'two "words"', "must be one word"),
+        *(
+            (name, quotes[0] + value + quotes[1], "must stand without the quotes around it")
+            for name, value in (
+                ("APPS__DEFAULT__APP_SECRET", "hunter2"),
+                ("APPS__DEFAULT__APP_KEY", "key"),
+                ("APPS__DEFAULT__SENDER", "isms100000001"),
+                ("APPS__DEFAULT__TIMEOUT", "30"),
+                ("APPS__DEFAULT__NUMBERS_PER_SECOND", "none"),
+                ("APPS__DEFAULT__ON_UNSURE", "hold"),
+                ("DATA_DIR", "/var/lib/dispatcher"),
+                ("DATABASE_URL", "postgresql://u:hunter2@h/d"),
+            )
+            for quotes in ('""', "''", "“”")
+        ),
         ("APPS__DEFAULT__AUTH", "basic", "must be 'aksk' or 'wsse'"),
         ("APPS__DEFAULT__WSSE_DIGEST", "md5", "must be 'hex' or 'raw'"),
         ("APPS__DEFAULT__SENDER", "x" * 22, "must have at most 21 characters"),
@@ -205,8 +238,21 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("APPS__DEFAULT__COUNTRIES", "China", "must be countries by their two letters"),
         ("NOTIFY_EVENTS", "maybe", "must be true or false"),
         ("APPS__DEFAULT__MAX_ATTEMPTS", "2.5", "must be a valid integer"),
+        ("APPS__DEFAULT__CONCURRENCY", "9" * 5000, "must be a valid integer"),
+        ("APPS__DEFAULT__SENDER", "\udce4", "must be text in UTF-8"),  # as os.environ has bytes
+        ("APPS__DEFAULT__CA_BUNDLE", "~/ca.pem", "must be a whole path: only a shell replaces ~"),
+        ("APPS__DEFAULT__CA_BUNDLE", "-----BEGIN CERTIFICATE-----\nMII\n", "must be one path"),
+        ("DATA_DIR", "~/dispatcher", "must be a whole path: only a shell replaces ~"),
+        ("DATA_DIR", " ", "must be one path"),
+        ("CONSOLE_USER_HEADER", "X-Email:", "must be the name of a header alone"),
         ("LISTEN", "8080", "must be HOST:PORT"),
         ("LISTEN", "127.0.0.1:99999", "must be HOST:PORT"),
+        *(
+            ("LISTEN", f"{host}:80", "must be HOST:PORT")
+            for host in ("a..b", "127.0.0.1：80", "主机")
+        ),
+        ("APPS__DEFAULT__ENDPOINT", "https://sms..example.com", "must be the address"),
+        ("APPS__DEFAULT__PROXY", "http://" + "a" * 64 + ".com:1", "must be the address of a proxy"),
         ("LISTEN", "http://127.0.0.1:80", "must be HOST:PORT"),
         ("LISTEN", "[::1:80", "must be HOST:PORT"),
         ("LISTEN", "::1:" + "9" * 5000, "must be HOST:PORT"),

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import sys
 
 import pytest
 import structlog
@@ -33,6 +35,19 @@ def test_an_event_is_one_line_of_json_with_its_fields(capsys):
     event = json.loads(line)
     assert list(event)[:3] == ["timestamp", "level", "event"]
     assert (event["event"], event["level"], event["messages"]) == ("batch sent", "info", 500)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch, form):
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1)
+    monkeypatch.setattr(sys, "stderr", full)
+    configure_logs("info", form)
+    for _ in range(3):
+        structlog.get_logger().info("batch sent", batch="token" * 5_000)
+        logging.getLogger("some.library").warning("trouble")
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
 
 
 def test_auto_is_json_where_nobody_looks(capsys):

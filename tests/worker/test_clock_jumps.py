@@ -21,6 +21,7 @@ from dispatcher.core.codes import NEVER_SENT
 from dispatcher.core.delays import Pause
 from dispatcher.core.outcome import Deferred, Rejected, Resolved, ReturnAll, UnknownResult
 from dispatcher.db.database import Database, create_pool
+from dispatcher.db.loop import FailingParts
 from dispatcher.db.queries import sql
 from dispatcher.db.workers import release_unsent, resend_unsure
 from dispatcher.simulator.faults import Delay
@@ -340,7 +341,7 @@ async def test_a_step_looks_at_no_more_rows_than_it_may(db):
 async def recovering(dsn, hands, tmp_path):
     """The recovery of a worker, not started yet, and its search."""
     pool = await create_pool(dsn, min_size=0, max_size=2)
-    waits, failing, stop = ClockWaits(), {}, asyncio.Event()
+    waits, failing, stop = ClockWaits(), FailingParts(), asyncio.Event()
     await hands.begin()
 
     def start() -> None:

@@ -19,6 +19,7 @@ from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.db.claim import set_aside
 from dispatcher.db.due_messages import ClaimRequest
+from dispatcher.db.loop import FailingParts
 from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
 from dispatcher.db.workers import register_app, resend_unsure
@@ -411,7 +412,7 @@ async def test_a_refused_part_leaves_no_token_in_flight(hands):
         metrics=Metrics(),
         breakers={},
         allowed={},
-        failing={},
+        failing=FailingParts(),
     )
     children = await claimer.split(
         batch, list(halve(batch.packed)), code="E1", description="", http_status=200, tries=1

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from support.fast_forward import forget_heartbeat
 from support.waiting import until
 
+from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.outcome import UnknownResult
 from dispatcher.db.database import Database, create_pool
 from dispatcher.db.loop import FailingParts, attempt
@@ -20,7 +21,8 @@ from dispatcher.worker.recovery import ClockWaits, run_recovery
 
 BROKEN = {
     "expire": (
-        """CREATE OR REPLACE FUNCTION dispatcher.expire(OUT expired integer, OUT more boolean)
+        """CREATE OR REPLACE FUNCTION dispatcher.expire(after timestamptz DEFAULT NULL,
+        after_id bigint DEFAULT 0, OUT expired integer, OUT last timestamptz, OUT last_id bigint)
         LANGUAGE plpgsql AS 'BEGIN expired := 1 / 0; END'""",
         "messages that expire",
     ),
@@ -68,7 +70,7 @@ async def test_a_step_that_fails_leaves_the_others_working(db, hands, vital, tmp
     hands.flight.mark_unconfirmed(unsent.token)
     hands.flight.finish(unsent.token)
     await db.execute(change)
-    failing: FailingParts = {}
+    failing = FailingParts()
     async with recovering(vital, hands.id, hands.flight, tmp_path, failing) as task:
         await until(lambda: db.fetchval(STATE, lost.token, "unsure"), what="the dead one's")
         await until(lambda: db.fetchval(STATE, unsent.token, "closed"), what="the unsent one")
@@ -90,13 +92,15 @@ async def test_slow_steps_do_not_keep_the_policy_from_resending(db, hands, vital
     [batch] = await hands.claim()
     await hands.record(batch, UnknownResult("timeout", "no answer"))
     await db.execute(
-        "CREATE OR REPLACE FUNCTION dispatcher.expire(OUT expired integer, OUT more boolean)"
-        " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); expired := 0; more := true; END';"
+        "CREATE OR REPLACE FUNCTION dispatcher.expire(after timestamptz DEFAULT NULL,"
+        " after_id bigint DEFAULT 0, OUT expired integer, OUT last timestamptz, OUT last_id bigint)"
+        " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); expired := 0; last := now();"
+        " last_id := 1; END';"
         "CREATE OR REPLACE FUNCTION dispatcher.end_clock_waits(after bigint DEFAULT 0,"
         " most integer DEFAULT 20000, OUT ended bigint, OUT last bigint)"
         " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); ended := 1; last := 1; END'"
     )
-    async with recovering(vital, hands.id, hands.flight, tmp_path, {}, interval=0.5):
+    async with recovering(vital, hands.id, hands.flight, tmp_path, FailingParts(), interval=0.5):
         await until(hands.queue, what="sent again")
 
 
@@ -107,7 +111,8 @@ async def test_recovery_takes_no_request_of_another_worker(db, hands, vital, tmp
     await db.execute("UPDATE dispatcher.worker SET started_at = started_at + interval '1 min'")
     await hands.insert(1)
     [its] = await hands.claim()
-    async with recovering(vital, hands.id, InFlight(lambda: "mine"), tmp_path, {}, started=mine):
+    flight = InFlight(lambda: "mine")
+    async with recovering(vital, hands.id, flight, tmp_path, FailingParts(), started=mine):
         await asyncio.sleep(0.5)
         assert await db.fetchval(STATE, its.token, "open")
 
@@ -118,7 +123,7 @@ ERRORS = [ValueError("year 20000"), OverflowError("too large"), asyncpg.DataErro
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 async def test_a_value_ends_one_step_and_is_not_shown(error):
-    failing: FailingParts = {}
+    failing = FailingParts()
 
     async def step() -> bool:
         raise error
@@ -152,3 +157,56 @@ async def test_a_lock_is_not_told_as_a_database_that_is_away(db, vital):
     [line] = logs
     assert line["event"] == "no step: another session holds a lock"
     assert "pg_stat_activity" in line["why"]
+
+
+async def away() -> bool:
+    raise DatabaseUnavailable("No PostgreSQL answers: start it.") from TimeoutError()
+
+
+async def works() -> bool:
+    return True
+
+
+async def test_a_step_that_alone_cannot_use_the_database_is_a_part_that_fails():
+    failing = FailingParts()
+
+    async def one_round() -> None:
+        await attempt(away, unavailable="no step: the database is away", part="a", failing=failing)
+        await attempt(works, unavailable="", part="b", failing=failing)
+
+    await one_round()
+    await one_round()
+    assert not failing
+    with capture_logs() as logs:
+        await one_round()
+    [(part, why)] = failing.items()
+    assert part == "a"
+    assert why.endswith(": a statement took too long, or its connection broke.")
+    [line] = logs
+    assert (line["event"], line["part"]) == ("no step: only this step fails", "a")
+    await attempt(works, unavailable="", part="a", failing=failing)
+    assert not failing
+    await one_round()
+    assert not failing
+
+
+async def test_a_database_that_is_away_is_no_failure_of_a_part():
+    failing = FailingParts()
+    await attempt(works, unavailable="", part="b", failing=failing)
+    for part in ("a", "b") * 5:
+        await attempt(away, unavailable="away", part=part, failing=failing)
+    assert not failing
+
+
+async def test_a_part_whose_statements_time_out_is_named(vital):
+    failing = FailingParts()
+
+    async def sleep() -> bool:
+        async with vital.transaction(seconds=0.1) as connection:
+            await connection.execute("SELECT pg_sleep(5)")
+        return True
+
+    for _ in range(3):
+        await attempt(sleep, unavailable="away", part="a", failing=failing)
+        await attempt(works, unavailable="away", part="b", failing=failing)
+    assert "a statement took too long" in failing["a"]

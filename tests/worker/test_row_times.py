@@ -62,8 +62,8 @@ async def test_what_waits_expires_under_a_pause_and_without_a_worker(db, databas
     elsewhere = await insert(db, 2, app="of-no-worker", lifetime=0.05)
     later = await insert(db, 4, lifetime=60.0)
     await db.execute("SELECT pg_sleep(0.1)")
-    assert await run_time.expire(database) == (5, False)
-    assert await run_time.expire(database) == (0, False)
+    assert await run_time.expire(database) == (5, None)
+    assert await run_time.expire(database) == (0, None)
     rows = await of_each(db, over + elsewhere)
     assert {(row["state"], row["code"]) for row in rows.values()} == {("expired", "expired")}
     rows = await of_each(db, later)
@@ -75,12 +75,27 @@ async def test_what_waits_expires_under_a_pause_and_without_a_worker(db, databas
     }
 
 
+async def test_many_that_expire_at_one_time_all_expire(db, database):
+    await db.execute("SELECT dispatcher.pause('default', 'lunch', 'Ana')")
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, send_at, expires_at)"
+        " SELECT '+86131' || lpad(n::text, 8, '0'), 't', now() - interval '1 h', now()"
+        " FROM generate_series(1, 40001) AS n"
+    )
+    expired, cursor = await run_time.expire(database)
+    assert expired == 20_000
+    expired, cursor = await run_time.expire(database, cursor)
+    assert expired == 20_000
+    assert await run_time.expire(database, cursor) == (1, None)
+    assert await states(db) == {"expired": 40_001}
+
+
 async def test_what_was_requeued_expires_no_more(db, database):
     [one] = await insert(db, 1, lifetime=0.05)
     await db.execute("SELECT pg_sleep(0.1)")
-    assert await run_time.expire(database) == (1, False)
+    assert await run_time.expire(database) == (1, None)
     assert await db.fetchval("SELECT dispatcher.requeue(ARRAY[$1::bigint], 'Ana')", one) == 1
-    assert await run_time.expire(database) == (0, False)
+    assert await run_time.expire(database) == (0, None)
     assert await states(db) == {"queued": 1}
 
 

@@ -10,6 +10,7 @@ from support.provider import app_at
 from support.waiting import until
 
 from dispatcher.db.due_messages import ClaimRequest
+from dispatcher.db.loop import FailingParts
 from dispatcher.db.workers import heartbeat
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import CircuitBreaker
@@ -75,7 +76,7 @@ async def test_a_worker_without_its_lease_claims_nothing(hands):
         metrics=Metrics(),
         breakers={"default": CircuitBreaker("default")},
         allowed={},
-        failing={},
+        failing=FailingParts(),
     )
     wanted = ClaimRequest("default", sender="csms100000001")
     now += 49

@@ -63,29 +63,35 @@ function morph(old, fresh) {
   for (const gone of before.slice(after.length)) gone.remove();
 }
 
+const CONNECT_AGAIN_MILLISECONDS = 3000;
+
 function live(place) {
   const liveStatus = document.getElementById("live-status");
   const headline = () => place.querySelector("h1")?.textContent ?? "";
   let announced = headline();
-  const source = new EventSource(place.dataset.live);
-  source.onmessage = (event) => {
-    const fresh = new DOMParser().parseFromString(event.data, "text/html").body;
-    localise(fresh);
-    const shell = place.cloneNode(false);
-    shell.append(...fresh.childNodes);
-    morph(place, shell);
-    liveStatus.classList.remove("lost");
-    // Screen readers read a change of the headline, and not the numbers of every second.
-    const now = headline();
-    liveStatus.textContent = now === announced ? liveStatus.dataset.live : now;
-    announced = now;
+  const connect = () => {
+    const source = new EventSource(place.dataset.live);
+    source.onmessage = (event) => {
+      const fresh = new DOMParser().parseFromString(event.data, "text/html").body;
+      localise(fresh);
+      const shell = place.cloneNode(false);
+      shell.append(...fresh.childNodes);
+      morph(place, shell);
+      liveStatus.classList.remove("lost");
+      // Screen readers read a change of the headline, and not the numbers of every second.
+      const now = headline();
+      liveStatus.textContent = now === announced ? liveStatus.dataset.live : now;
+      announced = now;
+    };
+    source.onerror = () => {
+      const closed = source.readyState === EventSource.CLOSED;
+      liveStatus.classList.add("lost");
+      liveStatus.textContent = closed ? liveStatus.dataset.closed : liveStatus.dataset.lost;
+      // A browser gives up after any answer but 200: that of a proxy while the service restarts.
+      if (closed) setTimeout(connect, CONNECT_AGAIN_MILLISECONDS);
+    };
   };
-  source.onerror = () => {
-    liveStatus.classList.add("lost");
-    liveStatus.textContent = source.readyState === EventSource.CLOSED
-      ? liveStatus.dataset.closed
-      : liveStatus.dataset.lost;
-  };
+  connect();
 }
 
 // Loads the page again and again, and changes the part that is counted anew.

@@ -58,6 +58,12 @@ SELECT dispatcher.resume($1, $2)
 -- $1 app
 SELECT dispatcher.end_country_waits($1)
 
+-- name: end_refusal_waits
+-- Make due now what an app was refused before it was resumed, a bounded number at a time; return how many.
+-- $1 app
+SELECT dispatcher.end_refusal_waits(a.name, before => a.resumed_at)
+FROM dispatcher.app a WHERE a.name = $1
+
 -- name: suppress
 -- Never send to numbers any more; return how many are new.
 -- $1 numbers, $2 reason, $3 app (empty: every app), $4 whether only promotional messages, $5 actor

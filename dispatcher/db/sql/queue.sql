@@ -8,7 +8,8 @@
 -- transaction.
 -- One index range per priority: a single ordered scan would walk past all that is not due yet.
 -- The clock is asked in a subquery, because only what is fixed for the statement can bound an
--- index range. Likewise the lowest and the highest id: they leave out the other partitions.
+-- index range. Likewise the lowest and the highest id: they leave out the other partitions. The ids
+-- as an array are looked up one by one: all between an old message and a new one would be read.
 -- A pause that came since the app was asked is seen here: it is committed together with the
 -- messages it returned, which would otherwise be sent once more.
 -- Messages of a campaign that is paused or cancelled stay where they are.
@@ -68,6 +69,7 @@ LEFT JOIN dispatcher.message m ON m.id = t.id
 WHERE NOT EXISTS (
       SELECT FROM dispatcher.outcome o
       WHERE o.message_id = t.id
+        AND o.message_id = ANY (ARRAY(SELECT id FROM taken))
         AND o.message_id >= (SELECT min(id) FROM taken)
         AND o.message_id <= (SELECT max(id) FROM taken)
   )

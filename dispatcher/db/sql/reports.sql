@@ -98,16 +98,22 @@ FROM dispatcher.report_inbox
 
 -- name: awaiting_reports
 -- Return by app what of the accepted has no report yet; from the counters alone. Minutes further back
--- than $1 are left out: the provider has reported by then, or never will.
+-- than $1 are left out: the provider has reported by then, or never will. The last column has what was
+-- sent and is overdue since the last minute of which anything was reported: a callback address that
+-- breaks shows there at once, and in a share of all only after hours.
 -- $1 seconds that count, $2 seconds after which a report is overdue
 WITH minutes AS (
     SELECT app, minute,
         coalesce(sum(count) FILTER (WHERE event <> 'reported'), 0) AS accepted,
+        coalesce(sum(count) FILTER (WHERE event = 'accepted'), 0) AS sent,
         coalesce(sum(count) FILTER (WHERE event = 'reported'), 0) AS reported
     FROM dispatcher.event_count
     WHERE minute > now() - make_interval(secs => $1)
       AND (event IN ('accepted', 'reported') OR event = 'settled' AND code = 'sent')
     GROUP BY app, minute
+), counted AS (
+    SELECT *, max(minute) FILTER (WHERE reported > 0) OVER (PARTITION BY app) AS last_reported
+    FROM minutes
 )
 SELECT
     app,
@@ -116,8 +122,10 @@ SELECT
     coalesce(sum(greatest(accepted - reported, 0))
         FILTER (WHERE minute < now() - make_interval(secs => $2)), 0)::bigint AS overdue,
     extract(epoch FROM now() - min(minute) FILTER (WHERE accepted > reported))::float8
-        AS oldest_seconds
-FROM minutes
+        AS oldest_seconds,
+    coalesce(sum(sent) FILTER (WHERE minute > last_reported
+        AND minute < now() - make_interval(secs => $2)), 0)::bigint AS since_last
+FROM counted
 GROUP BY app
 ORDER BY app
 

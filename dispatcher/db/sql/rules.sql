@@ -105,8 +105,9 @@ SELECT count(*)::int FROM gone
 -- name: sent_today
 -- Return how many messages of each of these apps were accepted since 00:00 UTC+8, or may have been: those
 -- on their way and unsure count too, and those that an operator settled today as sent. From the counters
--- and the indexes of open and unsure batches. No row for an app without any. Nothing of later days, which
--- a clock that was ahead wrote.
+-- and the indexes of open and unsure batches. Of an unsure batch, what reports have settled is among the
+-- accepted; outcomes are looked up only where a report came. No row for an app without any. Nothing of
+-- later days, which a clock that was ahead wrote.
 -- An interval, because PostgreSQL reads the text '+08' as a zone in the west.
 -- $1 apps, $2 the time (null: now)
 WITH today AS (
@@ -121,9 +122,15 @@ WITH today AS (
     SELECT app, cardinality(message_ids) FROM dispatcher.batch
     WHERE state = 'open' AND app = ANY ($1)
     UNION ALL
-    SELECT app, cardinality(coalesce(unsure_ids, message_ids)) FROM dispatcher.batch
-    WHERE state = 'unsure' AND app = ANY ($1)
-      AND opened_at >= (SELECT began FROM today) AND opened_at < (SELECT ended FROM today)
+    SELECT b.app, cardinality(i.ids) - CASE
+        -- Not EXISTS, for which all reports might be read and hashed.
+        WHEN (SELECT true FROM dispatcher.report r WHERE r.token = b.token LIMIT 1)
+        THEN (SELECT count(*) FROM dispatcher.outcome o WHERE o.message_id = ANY (i.ids))
+        ELSE 0 END
+    FROM dispatcher.batch b
+    CROSS JOIN LATERAL (SELECT coalesce(b.unsure_ids, b.message_ids) AS ids) AS i
+    WHERE b.state = 'unsure' AND b.app = ANY ($1)
+      AND b.opened_at >= (SELECT began FROM today) AND b.opened_at < (SELECT ended FROM today)
 )
 SELECT app, sum(messages)::bigint FROM sent GROUP BY app
 

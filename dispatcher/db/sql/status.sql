@@ -247,13 +247,19 @@ SELECT message_id, created_at FROM dispatcher.outcome WHERE message_id = ANY ($1
 
 -- name: unsure_batches
 -- Return the requests that may have been sent, oldest first, with how many messages are in question: the
--- answer may have the results of the others.
+-- answer may have the results of the others, and reports may have settled some.
 -- $1 how many at most
-SELECT token, app, cardinality(coalesce(unsure_ids, message_ids)), unsure_at, code, description
-FROM dispatcher.batch
-WHERE state = 'unsure'
-ORDER BY unsure_at
-LIMIT $1
+SELECT b.token, b.app, cardinality(b.ids)
+        - (SELECT count(*) FROM dispatcher.outcome o WHERE o.message_id = ANY (b.ids)),
+    b.unsure_at, b.code, b.description
+FROM (
+    SELECT token, app, coalesce(unsure_ids, message_ids) AS ids, unsure_at, code, description
+    FROM dispatcher.batch
+    WHERE state = 'unsure'
+    ORDER BY unsure_at
+    LIMIT $1
+) AS b
+ORDER BY b.unsure_at
 
 -- name: show_message
 -- Return one message: what was asked for, its state, its result, and the state of its app.
@@ -377,8 +383,9 @@ SELECT
     b.id, b.token, b.app, b.worker, b.state, b.bytes, b.opened_at, b.unsure_at, b.closed_at,
     b.tries, b.http_status, b.code, b.description, b.settled_by,
     cardinality(b.message_ids) AS messages, b.message_ids,
-    CASE WHEN b.state = 'unsure' THEN cardinality(coalesce(b.unsure_ids, b.message_ids)) END
-        AS in_question,
+    CASE WHEN b.state = 'unsure' THEN cardinality(coalesce(b.unsure_ids, b.message_ids)) - (
+        SELECT count(*) FROM dispatcher.outcome o
+        WHERE o.message_id = ANY (coalesce(b.unsure_ids, b.message_ids))) END AS in_question,
     p.token AS parent
 FROM dispatcher.batch b
 LEFT JOIN dispatcher.batch p ON p.id = b.parent

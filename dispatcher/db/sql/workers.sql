@@ -12,8 +12,9 @@ RETURNING id
 SELECT id::text FROM dispatcher.installation
 
 -- name: expire
--- Expire what waits although its time is over; return how many, and whether there is more to do.
-SELECT expired, more FROM dispatcher.expire()
+-- Expire what waits although its time is over; return how many, and with what to go on.
+-- $1, $2 the last two columns of the call before, or null and 0
+SELECT expired, last, last_id FROM dispatcher.expire($1, $2)
 
 -- name: heartbeat
 -- Write the heartbeat of a worker; return for how many seconds it was silent, by this clock, which
