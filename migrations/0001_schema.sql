@@ -132,6 +132,7 @@ CREATE TABLE dispatcher.queue (
     priority smallint NOT NULL,
     due_at timestamptz NOT NULL,
     attempt smallint NOT NULL DEFAULT 0,
+    throttled smallint NOT NULL DEFAULT 0,
     requeued boolean NOT NULL DEFAULT false,
     last_batch bigint,
     code text,
@@ -154,7 +155,10 @@ COMMENT ON COLUMN dispatcher.queue.id IS 'The message.';
 COMMENT ON COLUMN dispatcher.queue.app IS 'As in the message.';
 COMMENT ON COLUMN dispatcher.queue.priority IS 'As in the message.';
 COMMENT ON COLUMN dispatcher.queue.due_at IS 'From when on it may be claimed.';
-COMMENT ON COLUMN dispatcher.queue.attempt IS 'How often it was claimed so far.';
+COMMENT ON COLUMN dispatcher.queue.attempt IS
+    'How often it was claimed so far, without the claims that say nothing about it (flow control, pauses).';
+COMMENT ON COLUMN dispatcher.queue.throttled IS
+    'How often flow control (E200015) returned it: it waits longer each time.';
 COMMENT ON COLUMN dispatcher.queue.requeued IS
     'An operator asked for it again after its time: it no longer expires.';
 COMMENT ON COLUMN dispatcher.queue.last_batch IS 'The batch that it returned from.';

@@ -96,22 +96,22 @@ _MAX_DOUBLINGS = 6  # 15 s doubled six times, or a minute, is over the maximum
 _PROVIDER_TIME = timezone(timedelta(hours=8))  # it resets its quotas at 00:00 UTC+8
 
 
-def deferral_seconds(attempt: int, *, jitter: float) -> float:
-    """Return the seconds until a deferred message is due again, after its *attempt*-th claim.
+def deferral_seconds(time: int, *, jitter: float) -> float:
+    """Return how long a message waits that flow control returned the *time*-th time, in seconds.
 
     They double up to ten minutes. *jitter*, in [0, 1), subtracts up to half of them, so that
     messages refused together do not come back together.
     """
-    return _growing(FIRST_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS, attempt, jitter)
+    return _growing(FIRST_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS, time, jitter)
 
 
 def outage_deferral_seconds(attempt: int, *, jitter: float) -> float:
-    """Return the same for a refusal that may be an outage of the provider: a minute to an hour."""
+    """Return the same after the *attempt*-th refusal that may be an outage: a minute to an hour."""
     return _growing(FIRST_OUTAGE_DEFERRAL_SECONDS, MAX_OUTAGE_DEFERRAL_SECONDS, attempt, jitter)
 
 
-def _growing(first: float, longest: float, attempt: int, jitter: float) -> float:
-    doublings = min(max(attempt - 1, 0), _MAX_DOUBLINGS)
+def _growing(first: float, longest: float, time: int, jitter: float) -> float:
+    doublings = min(max(time - 1, 0), _MAX_DOUBLINGS)
     return min(longest, first * 2.0**doublings) * (1.0 - jitter / 2.0)
 
 

@@ -21,8 +21,9 @@ class Message(Struct, frozen=True, gc=False):
     signature: str | None = None
     expires_in: float | None = None  # seconds left when it was claimed, by the database's clock
     priority: int = 5  # 0 first ... 9 last
-    attempt: int = 1  # claims so far, this one included
+    attempt: int = 1  # claims so far that count, and this one
     requeued: bool = False  # by an operator: it no longer expires
+    throttled: int = 0  # how often flow control returned it: that counts as no attempt
 
 
 class Entry(Struct, frozen=True, gc=False):

@@ -40,6 +40,7 @@ MAX_RETRY_AFTER_SECONDS = 2.0  # longer waits pause the app
 ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
+MAX_TIMES_THROTTLED = 32_767  # a smallint of PostgreSQL; the wait grows no more by then
 MAX_REFUSED_TEXT_ATTEMPTS = 5  # of a number whose text is refused for all numbers
 # Codes that concern template, variables and sender: the same for all numbers of one text.
 TEXT_CODES = frozenset({"E200028", "E200029", "E200033"})
@@ -68,11 +69,17 @@ class Deferred(Struct, frozen=True, gc=False, tag=True):
     code: str
     wait: float  # seconds until it is due
     counted: bool  # whether this claim counts as an attempt
+    throttled: bool = False  # by flow control
 
     @property
     def attempts_spent(self) -> int:
         """How many attempts the message has behind it when it returns to the queue."""
         return self.message.attempt - (0 if self.counted else 1)
+
+    @property
+    def times_throttled(self) -> int:
+        """How often flow control has returned the message by then."""
+        return min(self.message.throttled + self.throttled, MAX_TIMES_THROTTLED)
 
 
 class Expired(Struct, frozen=True, gc=False, tag=True):
@@ -266,14 +273,15 @@ def _all_accepted(messages: list[Message], results: list[NumberResult]) -> list[
 def _defer(message: Message, row: Code, context: EvaluationContext) -> Outcome:
     """Return the outcome of a message that was refused for a temporary reason.
 
-    Flow control rejects nothing: it says nothing about the message. What may be its fault ends
-    with its attempts, and what has an expiry waits until then.
+    Flow control rejects nothing, and counts as no attempt: it says nothing about the message. What
+    may be its fault ends with its attempts, and what has an expiry waits until then.
     """
     jitter = context.jitter()
+    if row.kind is Kind.LATER:
+        wait = deferral_seconds(message.throttled + 1, jitter=jitter)
+        return _due_again(message, row, wait, context, counted=False, throttled=True)
     if row.kind is Kind.NOT_READY:
         wait, limit = NOT_READY_WAIT_SECONDS, min(MAX_NOT_READY_ATTEMPTS, context.max_attempts)
-    elif row.kind is Kind.LATER:
-        wait, limit = deferral_seconds(message.attempt, jitter=jitter), None
     else:
         wait = outage_deferral_seconds(message.attempt, jitter=jitter)
         expires = message.expires_in is not None and not message.requeued
@@ -284,7 +292,13 @@ def _defer(message: Message, row: Code, context: EvaluationContext) -> Outcome:
 
 
 def _due_again(
-    message: Message, row: Code, wait: float, context: EvaluationContext, *, counted: bool
+    message: Message,
+    row: Code,
+    wait: float,
+    context: EvaluationContext,
+    *,
+    counted: bool,
+    throttled: bool = False,
 ) -> Deferred | Expired:
     if (
         message.expires_in is not None
@@ -292,7 +306,7 @@ def _due_again(
         and context.elapsed + wait >= message.expires_in
     ):
         return Expired(message, row.code, f"{row.meaning} It expires before the next try.")
-    return Deferred(message, row.code, wait, counted)
+    return Deferred(message, row.code, wait, counted, throttled)
 
 
 def _by_code(packed: RequestDraft, reply: Reply, context: EvaluationContext) -> Verdict:

@@ -89,4 +89,5 @@ def _bare(message: Message) -> Message:
         attempt=message.attempt,
         expires_in=message.expires_in,
         requeued=message.requeued,
+        throttled=message.throttled,
     )

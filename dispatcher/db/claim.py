@@ -497,4 +497,5 @@ async def _put_back(
         [m.requeued for m in messages],
         [batch for batch, _ in kept],
         [code for _, code in kept],
+        [each.times_throttled for each in waiting],
     )

@@ -485,6 +485,7 @@ async def _return(connection: Connection, returns: list[Return]) -> None:
         [deferred.message.requeued for _, deferred, _ in returns],
         [batch for _, _, batch in returns],
         [deferred.code or None for _, deferred, _ in returns],
+        [deferred.times_throttled for _, deferred, _ in returns],
     )
 
 

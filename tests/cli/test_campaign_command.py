@@ -116,7 +116,7 @@ async def test_what_comes_back_of_a_stopped_campaign_stays(two, operate, db):
     await operate("campaign", "cancel", "may.csv")
     await db.execute(
         sql("return_claimed"), "default", ids, [5, 5], [None, None], [0.0, 0.0], [1, 1],
-        [False, False], [None, None], [None, None],
+        [False, False], [None, None], [None, None], [0, 0],
     )  # fmt: skip
     assert len(await claimed(db)) == 3  # those of June
     assert await db.fetchval("SELECT dispatcher.cancel_campaign_step()") == 2

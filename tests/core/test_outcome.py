@@ -93,7 +93,7 @@ def test_all_numbers_accepted_is_done():
 
 
 BY_NUMBER = {
-    "E200015": Deferred(TWO, "E200015", 15.0, counted=True),
+    "E200015": Deferred(TWO, "E200015", 15.0, counted=False, throttled=True),
     "E200028": Rejected(TWO, "E200028", "The variables do not fit the template."),
     "E200029": Rejected(TWO, "E200029", "The type of the template does not fit."),
     "E200030": Deferred(TWO, "E200030", 300.0, counted=True),
@@ -217,13 +217,32 @@ def test_an_accepted_number_without_an_id_is_accepted():
 # ---- waiting, attempts and expiry
 
 
-@pytest.mark.parametrize("attempt", [1, 2, 5, MAX_ATTEMPTS, 100, 32_767])
+@pytest.mark.parametrize("throttled", [0, 1, 4, MAX_ATTEMPTS, 100, 32_767])
 @pytest.mark.parametrize("expires_in", [None, 1000.0])
-def test_flow_control_defers_longer_and_never_rejects(attempt, expires_in):
-    one = message(1, attempt=attempt, expires_in=expires_in)
+@pytest.mark.parametrize("attempt", [1, MAX_ATTEMPTS, 32_767])
+def test_flow_control_defers_longer_and_never_rejects(throttled, expires_in, attempt):
+    one = message(1, attempt=attempt, throttled=throttled, expires_in=expires_in)
     [became] = verdict(request(one), reply([result(one, "E200015")])).outcomes
-    wait = min(600.0, 15.0 * 2 ** min(attempt - 1, 9))
-    assert became == Deferred(one, "E200015", wait, counted=True)
+    wait = min(600.0, 15.0 * 2 ** min(throttled, 9))
+    assert became == Deferred(one, "E200015", wait, counted=False, throttled=True)
+    assert became.attempts_spent == attempt - 1
+    assert became.times_throttled == min(throttled + 1, 32_767)
+
+
+@pytest.mark.parametrize("code", ["E200030", "E000000", "E000027", "E000999"])
+def test_flow_control_spends_no_attempt_of_other_refusals(code):
+    """Else a busy hour rejects what a single later refusal lets wait."""
+    one = message(1)
+    for _ in range(2 * MAX_ATTEMPTS):
+        [became] = verdict(request(one), reply([result(one, "E200015")])).outcomes
+        attempt = became.attempts_spent + 1
+        one = message(1, attempt=attempt, throttled=became.times_throttled)
+    fresh = message(1, throttled=one.throttled)
+    by_number = code == "E200030"
+    answer = reply([result(one, code)]) if by_number else reply(code=code, http_status=400)
+    assert verdict(request(one), answer) == verdict(request(fresh), answer)
+    again = [each for each in verdict(request(one), answer).outcomes if isinstance(each, Deferred)]
+    assert [each.times_throttled for each in again] == [2 * MAX_ATTEMPTS] * len(again)
 
 
 def test_jitter_spreads_what_was_refused_together():
@@ -361,7 +380,9 @@ def test_an_unknown_code_without_a_refusal_is_unsure(http_status):
 def test_flow_control_of_a_whole_request_defers_all_of_it():
     ended = verdict(THREE_NUMBERS, reply(code="E200015", http_status=400))
     assert ended.throttled == 3
-    assert ended.outcomes == [Deferred(m, "E200015", 15.0, counted=True) for m in (ONE, TWO, THREE)]
+    assert ended.outcomes == [
+        Deferred(m, "E200015", 15.0, counted=False, throttled=True) for m in (ONE, TWO, THREE)
+    ]
 
 
 def test_a_template_code_of_a_whole_request_is_isolated():

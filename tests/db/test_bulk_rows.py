@@ -642,7 +642,7 @@ async def test_a_move_takes_what_a_claim_returns(db, other, wait):
         count = len(claimed)
         await db.execute(
             sql("return_claimed"), "default", claimed, [5] * count, [None] * count, [0.0] * count,
-            [0] * count, [False] * count, [None] * count, [None] * count,
+            [0] * count, [False] * count, [None] * count, [None] * count, [0] * count,
         )  # fmt: skip
     assert count == 10
     assert await moved(db, 10_000) == FEW

@@ -122,7 +122,7 @@ async def put_back_by_its_claim(hands) -> None:
     [row] = await hands.db.fetch("DELETE FROM dispatcher.queue RETURNING id, priority")
     await hands.db.execute(
         sql("return_claimed"), "default", [row["id"]], [row["priority"]],
-        [None], [0.0], [0], [False], [None], [None],
+        [None], [0.0], [0], [False], [None], [None], [0],
     )  # fmt: skip
 
 

@@ -142,7 +142,9 @@ async def test_a_cancel_of_a_deferred_message_holds(db, workers, sim):
     await sim.faults.arm([NumberCode(code="E200015")])
     ids = await insert(db, 10)
     await workers.start(sim.url)
-    await until(lambda: db.fetchval("SELECT count(*) = 10 FROM dispatcher.queue WHERE attempt = 1"))
+    await until(
+        lambda: db.fetchval("SELECT count(*) = 10 FROM dispatcher.queue WHERE throttled = 1")
+    )
     assert await db.fetchval("SELECT dispatcher.cancel($1)", ids) == 10
     await sim.faults.clear()
     assert await states(db) == {"cancelled": 10}

@@ -8,7 +8,11 @@ from support.messages import finished, insert, is_idle, of_each
 from support.provider import app_at
 from support.waiting import until
 
+from dispatcher.core.message import Batch
 from dispatcher.core.outcome import Accepted, Deferred, Resolved
+from dispatcher.core.result import BatchResult, deserialize, serialize
+from dispatcher.db.queries import sql
+from dispatcher.db.record import record as write
 from dispatcher.simulator.faults import MixedAnswer, NumberCode
 from dispatcher.simulator.request import NUMBER_CODES
 
@@ -59,7 +63,7 @@ async def test_a_temporary_refusal_defers_only_its_number(play, db):
     for code, scene in zip(sorted(DEFERRED), scenes.values(), strict=True):
         assert await scene.states() == ("accepted", "queued", "accepted"), code
         waiting = (await scene.rows())[1]
-        assert (waiting["code"], waiting["attempts"]) == (code, 1)
+        assert (waiting["code"], waiting["attempts"]) == (code, int(code != "E200015"))
         assert len(scene.sim.journal) == 1, code
         await scene.sim.faults.clear()
     await let_pass(db, HOUR)
@@ -67,7 +71,8 @@ async def test_a_temporary_refusal_defers_only_its_number(play, db):
     for scene in scenes.values():
         assert await scene.states() == ("accepted",) * 3
         assert scene.accepted == (1, 1, 1)
-        assert [row["attempts"] for row in await scene.rows()] == [1, 2, 1]
+    attempts = [[row["attempts"] for row in await scene.rows()] for scene in scenes.values()]
+    assert attempts == [[1, 1, 1], [1, 2, 1]]  # what flow control returns has had none
 
 
 async def test_results_are_believed_whatever_stands_around_them(play):
@@ -98,7 +103,7 @@ async def test_a_share_of_flow_control_defers_only_those_numbers(db, workers, si
     waiting = [row for row in rows if row["state"] == "queued"]
     assert len(waiting) == 2000 - sim.ledger.numbers
     assert 400 < len(waiting) < 800
-    assert {(row["code"], row["attempts"]) for row in waiting} == {("E200015", 1)}
+    assert {(row["code"], row["attempts"]) for row in waiting} == {("E200015", 0)}
     waits = await db.fetch(
         "SELECT extract(epoch FROM q.due_at - b.closed_at)::float AS wait"
         " FROM dispatcher.queue q JOIN dispatcher.batch b ON b.id = q.last_batch"
@@ -125,7 +130,8 @@ async def test_flow_control_is_not_answered_by_a_short_retry(db, workers, sim):
     await workers.start(sim.url)
     await until(lambda: sim.journal and not sim_open(sim))
     await until(lambda: is_idle(db))
-    assert {row["attempts"] for row in (await of_each(db, ids)).values()} == {1}
+    rows = (await of_each(db, ids)).values()
+    assert {(row["attempts"], row["code"]) for row in rows} == {(0, "E200015")}
     assert len(sim.journal) == 1
     await let_pass(db, 20)
     await until(lambda: finished(db))
@@ -139,24 +145,24 @@ async def test_waits_for_flow_control_grow_up_to_ten_minutes(db, workers, sim):
     (slow,) = await insert(db, 1, params=["bad"], first=1)
     await workers.start({"default": app_at(sim.url, max_attempts=3)})
     waits = []
-    for attempt in range(1, 9):
+    for time in range(1, 9):
         wait = await until(
-            lambda attempt=attempt: db.fetchval(
+            lambda time=time: db.fetchval(
                 "SELECT extract(epoch FROM due_at - clock_timestamp())::float"
-                " FROM dispatcher.queue WHERE id = $1 AND attempt = $2",
+                " FROM dispatcher.queue WHERE id = $1 AND throttled = $2",
                 slow,
-                attempt,
+                time,
             ),
-            what=f"attempt {attempt}",
+            what=f"time {time}",
         )
         waits.append(wait)
         await let_pass(db, 600)
-    for attempt, wait in enumerate(waits):
-        longest = min(600, 15 * 2**attempt)
+    for time, wait in enumerate(waits):
+        longest = min(600, 15 * 2**time)
         assert longest / 2 - 5 <= wait <= longest
     await until(lambda: is_idle(db))
     end = (await of_each(db, [slow]))[slow]
-    assert (end["state"], end["code"]) == ("queued", "E200015")  # more attempts than allowed
+    assert (end["state"], end["code"], end["attempts"]) == ("queued", "E200015", 0)
 
 
 @pytest.mark.slow
@@ -211,7 +217,10 @@ async def test_flow_control_gives_a_rate_to_an_app_without_one(hands):
     await hands.insert(40)
     for half in (20, 40):
         [batch] = await hands.claim(slots=1)
-        refused = [Deferred(one, "E200015", 600.0, True) for one in batch.messages[:half]]
+        refused = [
+            Deferred(one, "E200015", 600.0, counted=False, throttled=True)
+            for one in batch.messages[:half]
+        ]
         taken = [Accepted(one, f"id-{one.id}", 1) for one in batch.messages[half:]]
         assert await hands.record(batch, Resolved(taken + refused, throttled=len(refused)))
         assert await hands.db.fetchval("SELECT rate IS NULL FROM dispatcher.app") is (half == 20)
@@ -220,3 +229,49 @@ async def test_flow_control_gives_a_rate_to_an_app_without_one(hands):
     rate, setting = await hands.db.fetchrow("SELECT rate, numbers_per_second FROM dispatcher.app")
     assert 1 <= rate < 5
     assert setting is None
+
+
+async def test_it_is_kept_how_often_flow_control_returned_a_message(db, hands):
+    """Through other returns, and through the spool: its wait grows by that alone."""
+    await hands.begin()
+    [one] = await hands.insert(1)
+
+    async def record(*outcomes: Deferred, batch: Batch) -> tuple[int, ...]:
+        closing = BatchResult(batch, Resolved(list(outcomes)), 200, "000000", "", 1, 0.1)
+        read = deserialize(serialize(closing))
+        assert read is not None
+        recorded = await write(hands.database, hands.id, [read])
+        assert recorded.written == {batch.token}
+        [row] = await db.fetch("SELECT id, attempt, throttled FROM dispatcher.queue")
+        return tuple(row)
+
+    for time in (1, 2):
+        [batch] = await hands.claim()
+        [message] = batch.messages
+        assert (message.attempt, message.throttled) == (1, time - 1)
+        back = Deferred(message, "E200015", 0.0, counted=False, throttled=True)
+        assert await record(back, batch=batch) == (one, 0, time)
+    [batch] = await hands.claim()
+    back = Deferred(batch.messages[0], "E200030", 0.0, counted=True)
+    assert await record(back, batch=batch) == (one, 1, 2)
+    [batch] = await hands.claim()
+    assert await record(
+        Deferred(batch.messages[0], "never-sent", 0.0, counted=False), batch=batch
+    ) == (one, 1, 2)
+    await db.execute(sql("postpone_queued"), one, 0.0, "write-refused")
+    [batch] = await hands.claim()
+    assert (batch.messages[0].attempt, batch.messages[0].throttled) == (2, 2)
+
+
+async def test_a_message_that_no_slot_has_keeps_its_throttles(db, hands):
+    await hands.begin()
+    for number in range(2):  # two messages to one number take a request each
+        await db.execute(
+            "INSERT INTO dispatcher.message (recipient, template_id, params)"
+            " VALUES ('+8613800000001', 't', $1)",
+            [str(number)],
+        )
+    await db.execute("UPDATE dispatcher.queue SET throttled = 3, attempt = 1")
+    assert len(await hands.claim(slots=1)) == 1
+    rows = await db.fetch("SELECT throttled, attempt FROM dispatcher.queue")
+    assert [tuple(row) for row in rows] == [(3, 1)]

@@ -44,7 +44,7 @@ WITH due AS MATERIALIZED (
 ), taken AS (
     DELETE FROM dispatcher.queue
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
-    RETURNING id, priority, due_at, attempt, requeued, code, last_batch
+    RETURNING id, priority, due_at, attempt, requeued, throttled, code, last_batch
 )
 SELECT
     date_part('epoch', t.due_at),
@@ -59,6 +59,7 @@ SELECT
     t.priority,
     least(t.attempt + 1, 32767)::smallint,
     t.requeued,
+    t.throttled,
     t.code,
     t.last_batch
 FROM taken t
@@ -252,17 +253,17 @@ RETURNING message_id
 -- Let a message that waits wait longer, alone, whose batch or outcome the database refuses.
 -- $1 message id, $2 seconds, $3 code
 WITH gone AS (
-    DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id, attempt, requeued, last_batch
+    DELETE FROM dispatcher.queue WHERE id = $1 RETURNING id, attempt, requeued, throttled, last_batch
 ), waits AS (
     TABLE gone
     UNION ALL
-    SELECT id, 0::smallint, false, NULL
+    SELECT id, 0::smallint, false, 0::smallint, NULL
     FROM dispatcher.take_from_bulk(dispatcher.bulk_rows_with(ARRAY[$1]), ARRAY[$1])
 )
 INSERT INTO dispatcher.queue
-    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
+    (id, app, priority, due_at, attempt, requeued, throttled, last_batch, code, campaign, waits_since)
 SELECT m.id, m.app, m.priority, clock_timestamp() + make_interval(secs => $2), w.attempt,
-    w.requeued, w.last_batch, $3, m.campaign, clock_timestamp()
+    w.requeued, w.throttled, w.last_batch, $3, m.campaign, clock_timestamp()
 FROM waits w
 JOIN dispatcher.message m ON m.id = w.id AND m.id = $1
 
@@ -276,30 +277,31 @@ FROM dispatcher.message WHERE id = $1
 -- name: return_claimed
 -- Return messages that this transaction claimed to the queue: to the place they had, or with a wait.
 -- $1 app, $2 ids, $3 priorities, $4 when due (seconds since 1970; null: the wait from now on),
--- $5 waits (seconds), $6 attempts, $7 requeued, $8 last batches, $9 codes
+-- $5 waits (seconds), $6 attempts, $7 requeued, $8 last batches, $9 codes,
+-- $10 how often flow control returned them
 INSERT INTO dispatcher.queue
-    (id, app, priority, due_at, attempt, requeued, last_batch, code, campaign, waits_since)
+    (id, app, priority, due_at, attempt, requeued, throttled, last_batch, code, campaign, waits_since)
 SELECT u.id, $1, u.priority,
     coalesce(to_timestamp(u.due_at), clock_timestamp() + make_interval(secs => u.wait)),
-    u.attempt, u.requeued, u.last_batch, u.code,
+    u.attempt, u.requeued, u.throttled, u.last_batch, u.code,
     (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id), clock_timestamp()
 FROM unnest($2::bigint[], $3::smallint[], $4::float8[], $5::float8[], $6::smallint[],
-    $7::boolean[], $8::bigint[], $9::text[])
-    AS u (id, priority, due_at, wait, attempt, requeued, last_batch, code)
+    $7::boolean[], $8::bigint[], $9::text[], $10::smallint[])
+    AS u (id, priority, due_at, wait, attempt, requeued, last_batch, code, throttled)
 
 -- name: return_to_queue
 -- Return messages of batches that were closed in this transaction to the queue, unless a report has
 -- shown in the meantime that they were sent. A message that is in the queue already stays as it is.
 -- $1 apps, $2 ids, $3 priorities, $4 waits (seconds from now), $5 attempts, $6 requeued,
--- $7 last batches, $8 codes
-INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, last_batch, code,
+-- $7 last batches, $8 codes, $9 how often flow control returned them
+INSERT INTO dispatcher.queue (app, id, priority, due_at, attempt, requeued, throttled, last_batch, code,
     campaign, waits_since)
 SELECT u.app, u.id, u.priority, clock_timestamp() + make_interval(secs => u.wait), u.attempt,
-    u.requeued, u.last_batch, u.code,
+    u.requeued, u.throttled, u.last_batch, u.code,
     (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id), clock_timestamp()
 FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::float8[], $5::smallint[], $6::boolean[],
-    $7::bigint[], $8::text[])
-    AS u (app, id, priority, wait, attempt, requeued, last_batch, code)
+    $7::bigint[], $8::text[], $9::smallint[])
+    AS u (app, id, priority, wait, attempt, requeued, last_batch, code, throttled)
 WHERE NOT EXISTS (
     SELECT FROM dispatcher.outcome o WHERE o.message_id = u.id AND u.id = ANY ($2::bigint[])
 )
