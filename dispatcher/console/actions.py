@@ -130,10 +130,11 @@ def _settle(fields: Fields, _known: Known) -> Confirmation | Invalid:
     if not token:
         return Invalid(_("Name the request."))
     back = f"/console/batch/{token}"
+    short = f"{token[:12]}…"  # as lists of requests have it
     match fields.get("how"):
         case "sent":
             return Confirmation(
-                _("Settle the request as sent"),
+                _("Settle the request {token} as sent").format(token=short),
                 _(
                     "Its messages count as accepted, and are not sent again. Reports still say"
                     " whether they were delivered."
@@ -143,7 +144,7 @@ def _settle(fields: Fields, _known: Known) -> Confirmation | Invalid:
             )
         case "resend":
             return Confirmation(
-                _("Send the request's messages again"),
+                _("Send the messages of the request {token} again").format(token=short),
                 _(
                     "They go back into the queue. Recipients who have the message already get it"
                     " twice: do this only if the provider says that it never had the request."

@@ -216,12 +216,8 @@ class Auth:
                 if checked and not await self._is_own_form(request, session):
                     return await self.refused(request, session)
                 return await handler(request, session)
-            except DatabaseUnavailable as error:
-                values = {
-                    "session": session,
-                    "diagnosis": database_unavailable(shown_line(str(error))),
-                }
-                return self.page("unavailable.html", values, status=503)
+            except (DatabaseUnavailable, web.HTTPRequestEntityTooLarge) as error:
+                return self._failed(request, session, error)
 
         return guarded
 
@@ -231,6 +227,21 @@ class Auth:
         token = self.sessions.form_token(session) if isinstance(session, Session) else ""
         values = {FORM_TOKEN_FIELD: token, "as_of": datetime.now(UTC), **values}
         return protected(self._templates.page(name, values, status=status))
+
+    def _failed(
+        self,
+        request: web.Request,
+        session: Session | None,
+        error: DatabaseUnavailable | web.HTTPRequestEntityTooLarge,
+    ) -> web.Response:
+        if isinstance(error, DatabaseUnavailable):
+            diagnosis = database_unavailable(shown_line(str(error)))
+            values = {"session": session, "diagnosis": diagnosis}
+            return self.page("unavailable.html", values, status=503)
+        what = _(
+            "A form takes {count} KB; for more numbers there is `dispatcher suppress --file`."
+        ).format(count=request.client_max_size // 1024)
+        return self.page("missing.html", {"session": session, "what": what}, status=413)
 
     def forbidden(self, session: Session) -> web.Response:
         """Return the answer to an operator whose role does not permit what was asked for."""

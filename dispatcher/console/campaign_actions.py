@@ -76,7 +76,9 @@ def _campaign_pause(fields: Fields, _known: Known) -> Confirmation | Invalid:
 
 def _campaign_resume(fields: Fields, _known: Known) -> Confirmation | Invalid:
     return _of_campaign(
-        fields, _("Resume the campaign {name}"), _("What waits of it goes out at once.")
+        fields,
+        _("Resume the campaign {name}"),
+        _("What is due of it goes out at once, and the rest when it is due."),
     )
 
 

@@ -48,12 +48,12 @@ def _plural(one: str, many: str, count: int) -> str:
 
 def coded(text: str) -> Markup:
     """Return *text* as HTML, with the parts between back-ticks marked as code."""
-    parts = [_with_times(part) for part in text.split("`")]
+    parts = [timed(part) for part in text.split("`")]
     marked = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup().join(chain.from_iterable(zip_longest(parts[::2], marked, fillvalue="")))
 
 
-def _with_times(text: str) -> Markup:
+def timed(text: str) -> Markup:
     """Return *text* as HTML with its times marked, so that a script shows them as local times."""
     parts = []
     end = 0
@@ -123,6 +123,7 @@ def _environment() -> jinja2.Environment:
         mask=mask,
         mask_if_number=mask_if_number,
         coded=coded,
+        timed=timed,
         translated=language._,
         stored=stored_text,
         suppression_reason=suppression_reason,

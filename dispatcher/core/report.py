@@ -31,6 +31,7 @@ _LONGEST = {"extend": 256, "to": 64, "orgCode": 64}  # a longer value is none
 _LONGEST_OTHER = 2048  # a longer value is cut
 _LONGEST_NAME = 64
 _MAX_DAMAGED_STARTS = 1000  # places in damaged JSON at which a report is looked for
+_MAX_DAMAGED_CHARACTERS = 2_097_152  # that are parsed from these places: a fifth of a second
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _UNMARKED_UTF_16 = ((slice(1, 4, 2), "utf-16-le"), (slice(0, 3, 2), "utf-16-be"))
 _BOM = b"\xef\xbb\xbf"
@@ -216,16 +217,26 @@ def _listed(read: object) -> list[Any]:
 
 
 def _salvaged(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the whole reports that stand in damaged JSON."""
+    """Yield the whole reports that stand in damaged JSON.
+
+    Objects that stand in each other and do not end are parsed to the end from each of them, so
+    the work is limited.
+    """
     decoder = lenient_json.JSONDecoder(strict=False)
-    at = 0
+    at = parsed = 0
     for _ in range(_MAX_DAMAGED_STARTS):
         at = text.find("{", at)
-        if at < 0:
+        if at < 0 or parsed > _MAX_DAMAGED_CHARACTERS:
             return
         try:
             read, end = decoder.raw_decode(text, at)
+        except lenient_json.JSONDecodeError as error:
+            # Of a string that does not end it has the beginning.
+            parsed += (len(text) if error.msg.startswith("Unterminated") else error.pos) - at
+            at += 1
+            continue
         except (ValueError, RecursionError):
+            parsed += len(text) - at
             at += 1
             continue
         if isinstance(read, dict) and "smsMsgId" in read:

@@ -210,7 +210,13 @@ def _fits(number: str, form: str) -> bool:
 def unknown_member(
     report: PendingReport, members: Sequence[MessageLookup]
 ) -> RetryLater | Unmatched:
-    """Return why none of the *members* of its request is known to be meant by *report*."""
+    """Return why none of the *members* of its request is known to be meant by *report*.
+
+    Until the answer brings the provider ids, one of them may be its own, whatever its number. A
+    request without an answer becomes unsure, so this wait ends.
+    """
+    if any(member.batch_state == "open" for member in members):
+        return RetryLater("still-open")
     if report.forms and not any(map(is_masked, report.forms)):
         return Unmatched("other-number")
     if any(member.is_open for member in members) and report.attempts < MAX_MEMBER_SEARCHES:

@@ -64,8 +64,9 @@ async def requeue(connection: Connection, actor: str, ids: list[int]) -> ActionR
 async def find_by_code(connection: Connection, code: str, since: datetime) -> list[int]:
     """Return the messages that may be requeued and have had *code* since then, by id.
 
-    None of a cancelled campaign. Rejected and expired ones by the code of their outcome; of the accepted ones those that the
-    platform refused by that status in their reports, before anything was sent.
+    Rejected and expired ones by the code of their outcome; of the accepted ones those that the
+    platform refused by that status in their reports, before anything was sent. None of a cancelled
+    campaign.
     """
     rows = await connection.fetch(sql("requeueable"), code, since)
     return [row["message_id"] for row in rows]

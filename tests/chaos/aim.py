@@ -37,7 +37,7 @@ from chaos.workers import (
 BRANCHES_AT_ONCE = 3  # that one storm is aimed at
 AIMED_APPS = 6
 AIMED_PACE = 0.5  # of the usual time between two acts
-LEADING = 1.5  # the weight of the acts that lead to a branch, beside those of a fault
+LEADING = 1.5  # the weight of the acts that lead to a branch, beside those of each of its faults
 
 # What is done to the database, or to several at once, and how often beside each other.
 TERMINATE, HOLD_COMMITS = "database: connections ended", "database: commits held"
@@ -101,7 +101,7 @@ def aim_at(short: Collection[tuple[str, str]], dice: Random) -> dict[str, float]
     faults = {fault for branch, fault in short if branch in branches}
     acts_of = {fault: [act for act in FAULT_OF if FAULT_OF[act] == fault] for fault in faults}
     aim: defaultdict[str, float] = defaultdict(float)
-    leading = [(LEADING, LEADS_TO.get(branch, ())) for branch in branches]
+    leading = [(LEADING * rows[branch], LEADS_TO.get(branch, ())) for branch in branches]
     for weight, acts in (*leading, *((1.0, acts) for acts in acts_of.values())):
         for act in acts:
             aim[act] += weight / len(acts)

@@ -27,6 +27,7 @@ READ = {
     "campaign": ("name",),
     "campaign.csv": ("name",),
     "codes": ("q",),
+    "lists": ("as",),
     "rules": ("template", "app", "q"),
     "done": ("result",),
     "login": ("to",),

@@ -161,6 +161,8 @@ async def test_a_lost_message_is_settled_on_its_page(operator, db, message, how,
 async def test_an_unsure_request_is_settled_once(operator, db, unsure, how, state):
     assert TOKEN[:12] in (await operator.get("/console/problems")).text
     assert "Settle it" in (await operator.get(f"/console/batch/{TOKEN}")).text
+    asked = await operator.act("settle", {"token": TOKEN, "how": how, "ask": "yes"})
+    assert f"the request {TOKEN[:12]}…" in asked.text  # a list has many
     await operator.act("settle", {"token": TOKEN, "how": how})
     seen = "SELECT state FROM dispatcher.message_status WHERE id = $1"
     assert await db.fetchval(seen, unsure) == state

@@ -229,6 +229,13 @@ async def test_a_list_too_long_for_a_form_is_refused(operator):
     assert (answer.status, "A form takes 10,000 numbers" in answer.text) == (400, True)
 
 
+async def test_a_form_that_is_too_long_is_refused_with_a_page(operator):
+    numbers = "\n".join(f"+86131{n:08d}  a name" for n in range(12_000))
+    answer = await operator.act("suppress", {"numbers": numbers})
+    assert (answer.status, "A form takes 256 KB; for more" in answer.text) == (413, True)
+    assert "Content-Security-Policy" in answer.headers
+
+
 async def test_a_template_is_changed_in_its_filled_form(operator, db):
     await operator.act(
         "template", {"template_id": "tpl", "text": TEXT, "promotional": "yes", "note": "sale"}

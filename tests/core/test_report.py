@@ -3,13 +3,14 @@
 import json
 import re
 from datetime import UTC, datetime
+from time import process_time
 from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.core.report import MAX_FIELDS, Report, form_pairs, read_push
+from dispatcher.core.report import MAX_BYTES, MAX_FIELDS, Report, form_pairs, read_push
 from dispatcher.core.report_status import (
     RESULT_PATTERN,
     STATUSES,
@@ -304,6 +305,19 @@ def test_whole_reports_are_read_from_a_batch_that_is_cut_off():
     read = read_push(whole[: whole.rindex(b"smsMsgId")])
     assert [report.provider_id for report in read.reports] == ["id_1", "c"]
     assert "damaged" in read.unreadable.reason
+
+
+@pytest.mark.parametrize("opened", ['{"a":', '{"a":[', '[{"a":['])
+def test_objects_in_each_other_that_do_not_end_are_parsed_a_few_times(opened):
+    body = (opened * 300 + "[" + "1," * MAX_BYTES).encode()[:MAX_BYTES]
+    began = process_time()
+    assert "damaged" in read_push(body).unreadable.reason
+    assert process_time() - began < 2.0  # each beginning took 20 ms
+
+
+def test_a_report_behind_many_damaged_beginnings_is_read():
+    (report,) = read_push(('{"a":[,' * 900 + json.dumps(FULL)).encode()).reports
+    assert report.provider_id == "id_1"
 
 
 def test_a_batch_may_have_more_than_fifty_reports():

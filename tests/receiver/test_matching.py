@@ -557,6 +557,29 @@ async def test_another_whole_number_is_never_taken_for_the_only_message(world, t
     assert await world.states() == {message: ("unsure", None)}
 
 
+@pytest.mark.parametrize("to", ["07700900123", TWO])
+async def test_another_whole_number_before_the_answer_waits_for_the_provider_ids(world, told, to):
+    (message,) = await world.batch(["+447700900123"], state="open")
+    await world.store(told("p1", to))
+    await world.match()
+    assert await world.why() == {"p1": ("still-open", True)}
+    await world.accept([message], ["p1"])
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {}
+    assert await world.events() == [(message, "delivered", "DELIVRD")]
+
+
+async def test_another_whole_number_waits_no_longer_than_its_request_is_open(world, told):
+    await world.batch([ONE], state="open")
+    await world.store(told("p1", TWO))
+    await world.match()
+    await world.db.execute("UPDATE dispatcher.batch SET state = 'unsure', unsure_at = now()")
+    await world.hurry()
+    await world.match()
+    assert await world.why() == {"p1": ("other-number", False)}
+
+
 async def test_a_number_of_another_message_gives_way_to_the_provider_id(world, told):
     first, second = await world.batch([ONE, TWO], state="open")
     await world.accept([first, second], ["p1", "p2"])

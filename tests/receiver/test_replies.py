@@ -138,6 +138,35 @@ async def test_a_reply_is_for_the_app_that_was_answered(dsn, db, tmp_path, case)
     assert await suppressed(db) == ([(NUMBER, app, True, "reply")] if app else [])
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("('{default}', now(), NULL), ('{old}', now() - interval '1 day', now())", "default"),
+        ("('{default}', now(), NULL), ('{default}', now(), now())", "default"),
+        ("('{default}', now(), now())", "default"),  # it restarts
+        ("('{default}', now(), NULL), ('{old,default}', now(), NULL)", ""),
+    ],
+)
+@pytest.mark.parametrize("verified", [False, True])
+async def test_a_row_of_an_app_that_no_worker_has_stops_no_unsubscription(
+    dsn, db, tmp_path, case, verified
+):
+    workers, app = case
+    await db.execute("INSERT INTO dispatcher.app (name) VALUES ('default'), ('old')")
+    await operator.pause(db, "Ana", "defualt", "")
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, lease, apps, heartbeat_at, stopped_at)"
+        " SELECT '', 1, '', '1 min', apps::text[], at, stopped::timestamptz"
+        f" FROM (VALUES {workers}) AS w (apps, at, stopped)"
+    )
+    environ = {"REPORT_NETWORKS": "127.0.0.0/8"} if verified else {}
+    async with receiver(dsn, tmp_path, **environ) as receives:
+        await receives.post(reply(), path=PATH)
+    # One that is verified may be for any of the apps that there were.
+    app = "" if verified else app
+    assert await stored(db) == [(NUMBER, app, "R", verified or app != "")]
+
+
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("channel", ["8", "1069000199"])
 async def test_a_verified_reply_to_no_app_counts_for_all(dsn, db, tmp_path, signed, channel):

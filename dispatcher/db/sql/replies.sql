@@ -6,7 +6,8 @@
 -- is; else to the one whose channel number it was sent to. A longer number may be that one with an
 -- extension of the carrier, or one that another app's messages name: then it is unknown, and counts for
 -- every app, if it is verified: too much is stopped, never too little. A forged one could stop any number
--- for all apps, so an unverified one counts for the app whose channel number its own begins with, else
+-- for all apps, so an unverified one counts for the app whose channel number its own begins with; else for
+-- the only app that workers had in the last hour, for rows of former apps and of misspelt ones stay; else
 -- for none.
 -- The caller sorts the digests, so that two receivers cannot lock crosswise, and gives each once.
 -- $1 digests, $2 provider ids, $3 apps of the addresses (empty: none), $4 numbers, $5 channels,
@@ -23,6 +24,9 @@ WITH given AS (
                 SELECT a.name, rank() OVER (ORDER BY length(a.sender) DESC) AS place
                 FROM dispatcher.app a WHERE NOT u.verified AND starts_with(u.channel, a.sender)
              ) AS f WHERE f.place = 1),
+            (SELECT CASE WHEN count(DISTINCT r.name) = 1 THEN min(r.name) END
+             FROM dispatcher.worker w CROSS JOIN unnest(w.apps) AS r (name)
+             WHERE NOT u.verified AND w.heartbeat_at > clock_timestamp() - interval '1 hour'),
             '') AS app
     FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
         $7::boolean[], $8::float8[], $9::timestamptz[], $10::text[], $11::boolean[])
