@@ -178,6 +178,7 @@ CREATE TABLE dispatcher.campaign (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text,
     changed_at timestamptz,
+    resumed_at timestamptz,
     move_to timestamptz,
     move_wait double precision NOT NULL DEFAULT 0,
     move_priority smallint,
@@ -210,6 +211,8 @@ COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
 COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
 COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
 COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
+COMMENT ON COLUMN dispatcher.campaign.resumed_at IS
+    'When a person resumed it last: for stop_at only results since then count.';
 COMMENT ON COLUMN dispatcher.campaign.move_to IS
     'When the first of what waits is due after a move; null: as before.';
 COMMENT ON COLUMN dispatcher.campaign.move_wait IS 'Seconds from one message to the next, then.';

@@ -484,6 +484,19 @@ async def test_a_campaign_with_too_many_failures_pauses_by_itself(operate, db, t
     assert "paused (10 of 199 finished messages were rejected or undelivered" in shown
     assert (await operate("enqueue", file, "--stop-at", "5")).code == 2
 
+    # What failed before a person resumed it counts no more.
+    assert (await operate("campaign", "resume", "x.csv")).code == 0
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns(1)") == 0
+    ids = await claimed(db)
+    states = ["rejected"] * 5 + ["accepted"] * 95
+    await db.executemany(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts) VALUES ($1, $2, 1)",
+        list(zip(ids, states, strict=True)),
+    )
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 1
+    shown = (await operate("campaign", "show", "x.csv")).out
+    assert "paused (5 of 100 finished messages were rejected or undelivered" in shown
+
 
 async def test_stop_at_holds_for_the_campaigns_of_a_column(operate, db, tmp_path):
     header = "recipient,template_id,campaign\n"
