@@ -657,7 +657,8 @@ $$;
 
 -- Return rejected or expired messages to the queue, as new, those that a fail-over has lost, and
 -- those that the platform refused after it had accepted them; return how many. A message whose
--- variables were wiped stays as it is: it would be sent without them. No audit: for requeue() and
+-- variables were wiped stays as it is: it would be sent without them. So does one of a cancelled
+-- campaign: it would be cancelled at once, and its code and reason lost. No audit: for requeue() and
 -- message_action_step().
 CREATE FUNCTION dispatcher.requeue_finished(ids bigint[]) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -684,7 +685,10 @@ BEGIN
         WHERE o.message_id = ANY (ids) AND (o.state IN ('rejected', 'expired')
             OR o.state = 'accepted' AND dispatcher.is_refused_by_platform(o.provider_id))
           AND EXISTS (SELECT FROM dispatcher.message m
-              WHERE m.id = o.message_id AND m.wiped_at IS NULL FOR SHARE)
+              WHERE m.id = o.message_id AND m.wiped_at IS NULL
+                AND NOT EXISTS (SELECT FROM dispatcher.campaign c
+                    WHERE c.name = m.campaign AND c.state = 'cancelled')
+              FOR SHARE OF m)
         RETURNING o.message_id, o.batch_id, o.state, o.provider_id
     ), told AS (
         -- No outcome names these reports any more: retention finds them here.
@@ -1270,7 +1274,8 @@ BEGIN
 END $$;
 
 -- Requeue up to *step* rejected or expired messages of a campaign with ids over *after*; return the
--- last id that was looked at (null: there are no more), and how many wait again.
+-- last id that was looked at (null: there are no more), and how many wait again. Raises
+-- object_not_in_prerequisite_state if the campaign is cancelled.
 CREATE FUNCTION dispatcher.requeue_campaign_step(
     name text, after bigint, step integer, actor text DEFAULT session_user,
     OUT last_id bigint, OUT requeued integer
@@ -1279,6 +1284,12 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     ids bigint[];
 BEGIN
+    IF EXISTS (SELECT FROM dispatcher.campaign c
+        WHERE c.name = requeue_campaign_step.name AND c.state = 'cancelled')
+    THEN
+        RAISE EXCEPTION 'campaign % is cancelled for good', name
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
     SELECT array_agg(id ORDER BY id) INTO ids FROM (
         SELECT m.id
         FROM dispatcher.campaign c

@@ -31,9 +31,10 @@ async def split(
     """Close *batch*, which was refused as a whole, and open one batch for each of *parts*.
 
     Returns no batch if another worker has taken this one over in the meantime: its messages are
-    then not this worker's to send. A message whose batch the database refuses for a value, as a
-    trigger or a constraint of an application may, is rejected; the others are opened without it.
-    Raises one of ROW_ERRORS if it refuses an empty batch too: then no message is at fault.
+    then not this worker's to send. Nor if a person has stopped the app or a campaign of it. A
+    message whose batch the database refuses for a value, as a trigger or a constraint of an
+    application may, is rejected; the others are opened without it. Raises one of ROW_ERRORS
+    if it refuses an empty batch too: then no message is at fault.
     """
     divide = partial(_split, database, worker, batch, parts, token=token)
     try:

@@ -13,7 +13,7 @@ from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
 from dispatcher.core.stored_texts import stored_text
 from dispatcher.core.templates import MAX_VARIABLES, Template, plain_code, template_mismatch
 from dispatcher.lists.cells import DATE_DOUBT, MANY_DIGITS, Record, swallowed
-from dispatcher.lists.header import OWN
+from dispatcher.lists.header import OWN, shown_names
 from dispatcher.lists.reading import OpenedList
 from dispatcher.lists.times import read_time
 
@@ -30,6 +30,10 @@ _MAX_CHARACTERS = {
     "sender": 21, "template_id": 32, "signature": 32, "idempotency_key": 200, "reference": 200,
     "campaign": 100,
 }  # fmt: skip
+# What a spreadsheet writes where a formula has no result; ### where a column is too narrow.
+_ERROR = re.compile(
+    r"#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|SPILL!|CALC!|FIELD!|ERROR!)|##+|Err:5[0-9]{2}"
+)
 _FORMULA_TEXT = re.compile(r'=\s*"((?:[^"]|"")*)"\s*')
 _ARRAY_ITEM = re.compile(
     # Nothing is tried twice: a cell may have 32,767 blanks. Possessive are classes of characters
@@ -162,6 +166,7 @@ class MessageList:
             return Line(record.line, record.lines, cells, (), record.trouble)
         try:
             self._must_be_whole(record, cells)
+            self._must_hold_no_error(cells)
             number = self._number(cells)
             values = self._values(cells, number.e164)
         except ValueError as error:
@@ -214,7 +219,17 @@ class MessageList:
         for place, doubt in record.doubts.items():
             name = self._used.get(place)
             if name and not (name in _TIMES and doubt == _(DATE_DOUBT)):
-                raise ValueError(f"{name}: {doubt}")
+                raise ValueError(name + _(": ") + doubt)
+
+    def _must_hold_no_error(self, cells: list[str]) -> None:
+        """Raise ValueError if a cell is the error of a formula, as a CSV file has it."""
+        joined = "".join(cells)
+        if "#" not in joined and "Err:" not in joined:
+            return
+        for place, name in self._used.items():
+            if _ERROR.fullmatch(error := cells[place].strip()):
+                what = _("it holds the error {value}").format(value=shown_names([error]))
+                raise ValueError(name + _(": ") + what)
 
     def _must_not_swallow(self, record: Record, cells: list[str]) -> None:
         """Raise _SwallowedError if a cell over several lines has taken in lines of their own.
@@ -254,7 +269,7 @@ class MessageList:
         if template is not None and (
             mismatch := stored_text(template_mismatch(template, params) or "")
         ):
-            raise ValueError(mismatch[0].lower() + mismatch[1:].rstrip(".。"))
+            raise ValueError(mismatch[0].lower() + mismatch[1:-1])
         priority, send_at, expires_at = self._priority, self._send_at, self._expires_at
         zone = self._whole.zone
         if "priority" in own:

@@ -7,8 +7,9 @@ database refuses is stored as its constraint names it: by the rule, which reads 
 from collections.abc import Mapping
 from typing import Final
 
-from dispatcher.core.language import N_
+from dispatcher.core.language import N_, _
 from dispatcher.core.stored_texts import stored_text
+from dispatcher.lists.header import COLUMNS, PARAM
 
 # Reasons and notes with values, as core.number and this package write them.
 LIST_TEXTS = (
@@ -174,4 +175,12 @@ _OTHERS_OF_DATABASE: Final = (
 
 def list_text(text: str) -> str:
     """Return a reason or a note of a list in the language of the present context."""
-    return stored_text(_OF_DATABASE.get(text, text), LIST_TEXTS)
+    text = _OF_DATABASE.get(text, text)
+    if (shown := stored_text(text, LIST_TEXTS)) != text:
+        return shown
+    column, colon, reason = text.partition(": ")
+    if colon and (column in COLUMNS or PARAM.fullmatch(column)):
+        return column + _(": ") + list_text(reason)
+    sentence = f"{text[:1].upper()}{text[1:]}."  # of variables, as core.templates has it
+    shown = stored_text(sentence)
+    return shown[:-1] if shown != sentence else text

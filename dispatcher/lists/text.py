@@ -150,9 +150,9 @@ def unreadable(path: Path, error: OSError) -> ListError:
 
 def parse(block: list[str], delimiter: str) -> tuple[list[str], bool]:
     """Return the cells of a record that stands on the lines of *block*; True: a quote is open."""
-    reader = csv.reader(
-        [*(line + "\n" for line in block), "\n"], delimiter=delimiter, quotechar='"'
-    )
+    lines = [*(line + "\n" for line in block), "\n"]
+    # Blanks in front of a cell are none of its text, so a quote behind them is one around it.
+    reader = csv.reader(lines, delimiter=delimiter, quotechar='"', skipinitialspace=True)
     cells = next(reader)
     # Only a quote that is still open makes the reader ask for the line after the block.
     return cells, reader.line_num > len(block)

@@ -247,7 +247,7 @@ class Claimer:
         http_status: int | None,
         tries: int,
     ) -> list[Batch] | None:
-        """Split *batch* in the database; [] if it was taken over, or the database is unavailable.
+        """Split *batch* in the database; [] if it was taken over, stopped, or not reachable.
 
         None: the database refuses every part of it.
         """

@@ -39,6 +39,7 @@ from dispatcher.worker.in_flight import Lease
 from dispatcher.worker.result_queue import ResultQueue
 
 MAX_RESCHEDULES: Final = 3  # a machine so slow that each time is missed must send all the same
+MAX_SPLIT_SECONDS: Final = 60.0  # after its claim no rule is applied any more: a day may have ended
 
 
 class RefusedRequest(Struct, frozen=True):
@@ -47,6 +48,28 @@ class RefusedRequest(Struct, frozen=True):
     batch: Batch
     split: Split
     sent: RequestResult
+
+
+class SplitTime(Struct):
+    """Whether parts of a batch are still sent: for a minute after its claim.
+
+    But until one part is done with: or where answers are slow, the same messages would be claimed
+    and refused together again, without end. What halving accepts leaves the bad ones as they are.
+    """
+
+    claimed_at: float
+    has_progress: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further part is sent."""
+        return self.has_progress and monotonic() - self.claimed_at > MAX_SPLIT_SECONDS
+
+    def add(self, result: BatchResult, *, halves: bool) -> None:
+        """Note the result of a part; *halves*: of a request with one bad message at least."""
+        verdict = result.verdict
+        refused_alone = isinstance(verdict, Resolved) and verdict.refused
+        self.has_progress = self.has_progress or refused_alone or not halves
 
 
 class Sender:
@@ -147,21 +170,27 @@ class Sender:
         return True
 
     async def _split(self, refused: RefusedRequest) -> None:
-        """Send the parts of a refused batch one after the other; split again what is refused."""
+        """Send the parts of a refused batch one after the other; split again what is refused.
+
+        What is left when the time is over returns to the queue, for the next claim to decide.
+        """
         pending = [refused]
+        time = SplitTime(refused.batch.claimed_at)
         try:
             while pending:
                 part = pending.pop()
                 if self._refused_texts.covers(monotonic(), part.batch.packed):
                     self._submit(self._defer_text(part.batch, part.split, part.sent))
+                elif time.is_over:
+                    self._submit(_unsent(part.batch, part.split.code))
                 else:
-                    pending += await self._send_parts(part)
+                    pending += await self._send_parts(part, time)
         except asyncio.CancelledError:
             for part in pending:
                 self._submit(_unsent(part.batch, NEVER_SENT))
             raise
 
-    async def _send_parts(self, refused: RefusedRequest) -> list[RefusedRequest]:
+    async def _send_parts(self, refused: RefusedRequest, time: SplitTime) -> list[RefusedRequest]:
         """Send the parts of *refused*, and return those that are to be split again.
 
         If one half of a request is accepted, the other holds what was refused, and is split again
@@ -184,8 +213,8 @@ class Sender:
             self._submit(_unsent(parent, WRITE_REFUSED, REFUSED_WRITE_SECONDS))
             return []
         if not children:
-            # Another worker took it over, or the database is away. Nothing of it was sent, which
-            # settles the batch if that is still possible.
+            # A person has stopped the app or a campaign, another worker took it over, or the
+            # database is away. Nothing of it was sent, which settles the batch if that is possible.
             self._submit(_unsent(parent, refused.split.code))
             return []
         again: list[RefusedRequest] = []
@@ -198,11 +227,13 @@ class Sender:
                     again.append(inferred)
                     left.pop()
                     continue
-                match await self._request(left.pop()):
-                    case RefusedRequest() as part:
-                        again.append(part)
+                part = left.pop()
+                match _withheld(part) if time.is_over else await self._request(part):
+                    case RefusedRequest() as refused_part:
+                        again.append(refused_part)
                     case BatchResult() as result:
                         accepted = _is_accepted(result)
+                        time.add(result, halves=refused.split.halves)
                         self._submit(result)
         except asyncio.CancelledError:
             for batch in (*left, *(part.batch for part in again)):

@@ -260,6 +260,26 @@ async def test_a_campaign_is_requeued(two, operate, db):
     assert (await operate("campaign", "requeue", "July")).code == 1
 
 
+async def test_nothing_of_a_cancelled_campaign_is_requeued(two, operate, db):
+    """It was cancelled at once, and its code and reason were lost."""
+    del two
+    ids = await claimed(db)
+    await db.executemany(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
+        " VALUES ($1, 'rejected', 1, 'E000510')",
+        [(one,) for one in ids],
+    )
+    await operate("campaign", "cancel", "June")
+    ended = await operate("campaign", "requeue", "June")
+    assert (ended.code, ended.line) == (1, "dispatcher: campaign June is cancelled for good.")
+    ended = await operate("requeue", ids[-1])
+    assert (ended.code, ended.out) == (1, "0 messages waiting again.\n")
+    assert f"{ids[-1]}: its campaign is cancelled for good" in ended.line
+    assert (await operate("requeue", "--code", "E000510")).out == "3 messages waiting again.\n"
+    left = "SELECT state, code FROM dispatcher.message_status WHERE campaign = 'June'"
+    assert [tuple(row) for row in await db.fetch(left)] == [("rejected", "E000510")] * 3
+
+
 async def test_the_rate_of_a_young_campaign_is_over_its_age(two, operate, db):
     del two
     await operate("cost", "--price", "CN=0.05CNY")

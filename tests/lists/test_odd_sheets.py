@@ -1,5 +1,6 @@
 """Text files as odd programs and people make them."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from time import process_time
@@ -10,12 +11,15 @@ import pytest
 from openpyxl import Workbook
 
 from dispatcher.core.errors import ListError
+from dispatcher.core.language import in_english, use_language
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, possible_forms
+from dispatcher.core.templates import Template
 from dispatcher.lists.header import given_columns
 from dispatcher.lists.messages import COLUMNS, Line, MessageList, Whole, read_array
 from dispatcher.lists.numbers import read_numbers
 from dispatcher.lists.reading import Form, open_list
 from dispatcher.lists.rejects import RejectsFile
+from dispatcher.lists.shown_texts import list_text
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 GOOD = "+8613112345678"
@@ -59,6 +63,36 @@ def test_a_column_without_a_name_may_be_empty(tmp_path):
 def test_a_name_may_have_its_note_on_a_line_of_its_own(tmp_path):
     (line,) = read(write(tmp_path / "x.csv", '"手机号\n（必填）","模板\n[ID]\n"', f"{GOOD},t1"))
     assert [value(line, name) for name in ("recipient", "template_id")] == [GOOD, "t1"]
+
+
+@pytest.mark.parametrize("error", ["#N/A", "#REF!", " #NAME? ", "########", "Err:502"])
+def test_an_error_of_a_spreadsheet_is_no_text(tmp_path, error):
+    rows = [f"{GOOD},t1,{text},{error}" for text in (error, "#1 #N/A")]
+    file = write(tmp_path / "x.csv", "recipient,template_id,param_1,note", *rows)
+    bad, good = read(file, Form(ignore_others=True))
+    assert bad.reason == f"param_1: it holds the error {error.strip()}"
+    assert value(good, "params") == ["#1 #N/A"]
+
+
+def test_every_reason_is_shown_in_chinese(tmp_path):
+    """The console stores reasons in English, and shows them in the reader's language."""
+    rows = [f"{GOOD},t1,#N/A", f"{GOOD},t1,x", f"{GOOD},t1", f"{GOOD},t1,"]
+    found = open_list(write(tmp_path / "x.csv", "phone,template,var1", *rows), Form())
+    money = {"t1": Template("t1", ["MONEY"])}
+    reasons = [line.reason for line in MessageList(found, Whole(), now=NOW, templates=money)]
+    assert reasons[1] == "variable 1 is no MONEY: at most 20 digits and ."
+    with in_english():  # at the end
+        use_language("zh-CN")
+        shown = [list_text(reason) for reason in reasons]
+        again = MessageList(found, Whole(), now=NOW, templates=money)
+        assert [line.reason for line in again] == shown
+    assert not [text for text in shown if re.search("[a-z]{2} [a-z]{2}", text)]
+
+
+def test_a_quote_behind_a_blank_is_around_its_cell(tmp_path):
+    rows = [f'{GOOD}, t1, "王, 先生"', f'"{GOOD}", t1, "a ""b"""', f'{GOOD}, t1, c "d"']
+    lines = read(write(tmp_path / "x.csv", 'recipient, template_id, "param_1"', *rows))
+    assert [value(line, "params") for line in lines] == [["王, 先生"], ['a "b"'], ['c "d"']]
 
 
 def test_codes_and_times_lose_what_is_not_seen(tmp_path):

@@ -9,7 +9,9 @@ from support.messages import finished, insert, of_each, states
 from support.provider import app_at, seen
 from support.waiting import until
 
+from dispatcher.core.packing import halve
 from dispatcher.db.database import connect
+from dispatcher.db.split import split
 from dispatcher.simulator.faults import Http, NumberCode, Refuse
 
 
@@ -145,3 +147,43 @@ async def test_a_cancel_of_a_deferred_message_holds(db, workers, sim):
     await sim.faults.clear()
     assert await states(db) == {"cancelled": 10}
     assert sim.ledger.numbers == 0
+
+
+@pytest.mark.parametrize(
+    ("stop", "parts"),
+    [
+        ("SELECT dispatcher.pause('default', 'a test')", 0),
+        ("SELECT dispatcher.pause_campaign('spring')", 0),
+        ("SELECT dispatcher.cancel_campaign('spring')", 0),
+        ("UPDATE dispatcher.app SET paused_at = now(), paused_by = 'worker'", 2),
+        ("SELECT dispatcher.pause_campaign('autumn')", 2),
+    ],
+)
+async def test_a_stop_by_a_person_ends_the_search_for_a_bad_message(db, hands, stop, parts):
+    """Its parts were not sent yet. A pause by a worker may come from the bad message itself."""
+    await hands.begin()
+    await hands.insert(30)
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign, send_at)"
+        " VALUES ('+8613800001000', 't', 'spring', now()),"
+        " ('+8613800001001', 't', 'autumn', '2035-01-01')"
+    )
+    [batch] = await hands.claim()
+    assert len(batch.messages) == 31
+    await db.execute(stop)
+    halves = halve(batch.packed)
+    assert halves is not None
+    children = await split(
+        hands.database,
+        hands.id,
+        batch,
+        halves,
+        code="E000027",
+        description="",
+        http_status=400,
+        tries=1,
+        token=hands.flight.new_token,
+    )
+    assert len(children) == parts
+    states = await db.fetch("SELECT state FROM dispatcher.batch ORDER BY id")
+    assert [row["state"] for row in states] == (["closed"] + ["open"] * 2 if parts else ["open"])

@@ -9,6 +9,7 @@ from math import log2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.core.circuit import ENOUGH_REFUSED
 from dispatcher.core.codes import OURS, REQUEST
@@ -25,9 +26,10 @@ from dispatcher.core.outcome import (
 from dispatcher.core.packing import pack
 from dispatcher.core.result import BatchResult
 from dispatcher.provider.client import RequestResult
+from dispatcher.worker import sender
 from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import Lease
-from dispatcher.worker.sender import Sender
+from dispatcher.worker.sender import MAX_SPLIT_SECONDS, Sender
 
 CONTENT = ("E000027", "E000503")
 
@@ -55,10 +57,10 @@ class Played:
         number = len(self._sending)
         token = f"token-{number:04d}"
         self._sending[token] = packed
-        return Batch(number, "default", token, packed, claimed_at=0.0)
+        return Batch(number, "default", token, packed, claimed_at=sender.monotonic())
 
-    async def split(self, _, parts, **__) -> list[Batch]:
-        return [self.batch(part) for part in parts]
+    async def split(self, parent, parts, **__) -> list[Batch]:
+        return [replace(self.batch(part), claimed_at=parent.claimed_at) for part in parts]
 
     async def post(self, body, *, may_try) -> RequestResult:
         assert may_try()
@@ -245,3 +247,55 @@ def test_a_country_is_split_off_after_a_refusal_for_content():
     outcomes = Played(answer).deliver(one_text(40))
     assert {type(one) for one in outcomes.values()} == {Deferred}
     assert country("+33600000001") == "FR"
+
+
+@pytest.mark.parametrize("seconds", [1.0, 25.0, 90.0])
+def test_a_long_search_ends_with_its_time_and_goes_on_with_the_next_claim(monkeypatch, seconds):
+    """What is stopped meanwhile is not sent; each claim finds bad ones all the same."""
+    clock = [1000.0]
+    monkeypatch.setattr(sender, "monotonic", lambda: clock[0])
+    bad = set(random.Random(7).sample(range(500), 100))
+    sent_at = []
+
+    def answer(messages):
+        sent_at.append(clock[0])
+        clock[0] += seconds
+        if any(message.id in bad for message in messages):
+            return Reply(400, "E000503", "")
+        return accepted(messages)
+
+    left = {message.id: message for message in one_text(500, texts=500).messages}
+    found, claims = set(), 0
+    while left:
+        claims += 1
+        assert claims <= len(bad) + 1
+        sent_at.clear()
+        claimed_at = clock[0]
+        [packed], _ = pack(left.values(), callback=None, token_length=10)
+        outcomes = Played(answer).deliver(packed)
+        assert outcomes.keys() == left.keys()
+        alone = {i for i, one in outcomes.items() if isinstance(one, Rejected)}
+        back = [one for one in outcomes.values() if isinstance(one, Deferred)]
+        assert alone <= bad
+        assert alone or not back
+        assert not any(one.counted for one in back)
+        if len(sent_at) > 2 * log2(500) + 2:  # more than one bad number takes
+            assert sent_at[-1] <= claimed_at + MAX_SPLIT_SECONDS
+        found |= alone
+        left = {one.message.id: one.message for one in back}
+    assert found == bad
+    assert claims > 1
+
+
+def test_a_long_search_by_country_ends_with_its_time(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(sender, "monotonic", lambda: clock[0])
+
+    def answer(messages):
+        clock[0] += MAX_SPLIT_SECONDS + 1
+        if len(messages) == 40:
+            return Reply(403, "E000630", "")
+        return accepted(messages)
+
+    kinds = Counter(type(one) for one in Played(answer).deliver(one_text(40)).values())
+    assert kinds == {Accepted: 20, Deferred: 20}

@@ -43,13 +43,23 @@ WHERE b.id = u.id AND b.token = u.token
 RETURNING b.token, b.opened_at, b.unsure_ids, b.unsure_at IS NULL
 
 -- name: close_for_split
--- Close a batch that was refused as a whole, to send it again in parts; only while it is open. As a claim
--- (see app_state), this is on disk before the parts are sent.
+-- Close a batch that was refused as a whole, to send it again in parts; only while it is open, and while
+-- no person has stopped its app, or the campaign of one of its messages: they were not sent yet. Not for a
+-- pause by a worker: the one bad message may bring it, and each pause would find one. As a claim (see
+-- app_state), this is on disk before the parts are sent.
 -- $1 id, $2 HTTP status, $3 code, $4 description, $5 tries, $6 token
 UPDATE dispatcher.batch
 SET state = 'closed', closed_at = clock_timestamp(), http_status = $2, code = $3,
     description = $4, tries = $5, settled_by = 'split'
 WHERE id = $1 AND token = $6 AND state = 'open'
+  AND NOT EXISTS (
+    SELECT FROM dispatcher.app a
+    WHERE a.name = batch.app AND a.paused_at IS NOT NULL
+      AND coalesce(a.paused_by, 'worker') <> 'worker')
+  AND NOT EXISTS (
+    SELECT FROM unnest(batch.message_ids) AS u (id)
+    WHERE (SELECT m.campaign FROM dispatcher.message m WHERE m.id = u.id) = ANY (ARRAY(
+        SELECT c.name FROM dispatcher.campaign c WHERE c.state <> 'running')))
 RETURNING id, CASE WHEN current_setting('synchronous_commit') = 'off'
     THEN set_config('synchronous_commit', 'local', true) END
 
