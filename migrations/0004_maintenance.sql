@@ -712,6 +712,7 @@ RETURNS TABLE (erased bigint[], left_alone bigint[], suppressed boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found_ids bigint[];
+    written text[];
 BEGIN
     numbers := ARRAY(
         SELECT DISTINCT unnest(
@@ -735,21 +736,34 @@ BEGIN
     THEN
         RAISE serialization_failure USING MESSAGE = 'a message was sent again meanwhile';
     END IF;
+    -- What the provider writes keeps its form: these are its digits, after a plus where it has one. Eleven
+    -- digits of a mobile phone are of mainland China where no plus is written.
+    written := ARRAY(
+        SELECT unnest(ARRAY['+' || d, '+00' || d, '00' || d]
+            || CASE WHEN d ~ '^1[3-9][0-9]{9}$' THEN '{}' ELSE ARRAY[d] END
+            || CASE WHEN d LIKE '86%' THEN
+                ARRAY[substr(d, 3), '0' || substr(d, 3), '860' || substr(d, 3), '+860' || substr(d, 3)] END)
+        FROM (SELECT DISTINCT ltrim(dispatcher.e164(n), '+') FROM unnest(numbers) AS n) AS e (d));
     -- By the message where there is one; by the number, which takes a scan, where there is none.
     UPDATE dispatcher.report r SET recipient = NULL, raw = NULL, earlier = NULL
-    WHERE r.recipient = ANY (numbers)
+    WHERE r.recipient = ANY (written)
+       OR (r.recipient ~ '[^+0-9]' AND CASE WHEN r.recipient ~ '[+＋]' THEN '+' ELSE '' END || regexp_replace(
+            translate(replace(r.recipient, '(0)', ''), '０１２３４５６７８９', '0123456789'), '[^0-9]', '', 'g')
+            = ANY (written))
        OR r.provider_id IN (
             SELECT o.provider_id FROM dispatcher.outcome o
             WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
-    -- An unreadable push may name the person anywhere; the shortest spelling is part of each.
+    -- An unreadable push may name the person anywhere; the shortest spelling is part of each, perhaps with
+    -- blanks and marks in it, in any encoding.
     DELETE FROM dispatcher.unreadable_push
-    WHERE position(convert_to((
-        SELECT ltrim(n, '+') FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1
-    ), 'UTF8') IN body) > 0;
+    WHERE encode(body, 'escape') ~ (
+        SELECT array_to_string(string_to_array(ltrim(n, '+'), NULL),
+            '(?:[-+ ().]|%[0-9A-Fa-f]{2}|\\[0-7]{3}){0,3}')
+        FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1);
     DELETE FROM dispatcher.recipient_usage u
     WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     DELETE FROM dispatcher.reply r
-    WHERE r.number = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
+    WHERE r.number = ANY (ARRAY(SELECT dispatcher.e164(w) FROM unnest(written) AS w));
     UPDATE dispatcher.suppression s SET reason = ''
     WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     suppressed := FOUND;
