@@ -558,7 +558,8 @@ END $$;
 -- on: null if there is none. The position is where a first call begins: by id too it could not tell
 -- what was inserted late.
 -- Claims expire what is due; this finds what no claim sees, in an app that is paused, without
--- a worker or with a later turn. A message that was inserted less than two minutes ago, or by a
+-- a worker or with a later turn. What returns to the queue after its time lies before *after*: each call
+-- also looks at the next 5,000 that have returned. A message that was inserted less than two minutes ago, or by a
 -- transaction that took so long, is found by the next claim.
 CREATE FUNCTION dispatcher.expire(
     after timestamptz DEFAULT NULL,
@@ -572,6 +573,7 @@ SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     until timestamptz := clock_timestamp();
     due bigint[];
+    returned bigint[];
     bulk_rows bigint[];
     apps text[];
     ids bigint[];
@@ -596,7 +598,17 @@ BEGIN
     ELSE
         last := NULL;
     END IF;
-    IF due IS NOT NULL THEN
+    returned := ARRAY(
+        SELECT q.id FROM dispatcher.queue q
+        WHERE q.last_batch IS NOT NULL AND NOT q.requeued AND q.id > coalesce((
+            SELECT p.position FROM dispatcher.maintenance_progress p
+            WHERE p.task = 'expire-returned' AND p.partition = 0), 0)
+        ORDER BY q.id LIMIT 5000);
+    due := due || ARRAY(
+        SELECT m.id FROM dispatcher.message m
+        WHERE m.id = ANY (returned) AND m.id >= returned[1]
+          AND m.id <= returned[cardinality(returned)] AND m.expires_at <= until);
+    IF due <> '{}' THEN
         SELECT array_agg(b.first_id) INTO bulk_rows FROM (
             SELECT first_id FROM dispatcher.bulk
             WHERE first_id = ANY (dispatcher.bulk_rows_with(due)) FOR UPDATE SKIP LOCKED
@@ -625,7 +637,8 @@ BEGIN
         PERFORM dispatcher.append_event('expired', 'expired', apps, ids);
     END IF;
     INSERT INTO dispatcher.maintenance_progress AS p (task, position)
-    VALUES ('expire', floor(extract(epoch FROM coalesce(last, until))))
+    VALUES ('expire', floor(extract(epoch FROM coalesce(last, until)))),
+        ('expire-returned', CASE WHEN cardinality(returned) = 5000 THEN returned[5000] ELSE 0 END)
     ON CONFLICT (task, partition) DO UPDATE SET position = excluded.position;
 END $$;
 
