@@ -149,6 +149,8 @@ CREATE TABLE dispatcher.queue (
 CREATE INDEX queue_due ON dispatcher.queue (app, priority, due_at);
 CREATE INDEX queue_campaign ON dispatcher.queue (campaign) WHERE campaign IS NOT NULL;
 CREATE INDEX queue_code ON dispatcher.queue (app, code) WHERE code IS NOT NULL;  -- what returned
+-- For `expire`: what returned after its time.
+CREATE INDEX queue_returned ON dispatcher.queue (id) WHERE last_batch IS NOT NULL AND NOT requeued;
 
 COMMENT ON TABLE dispatcher.queue IS 'Messages that wait to be sent.';
 COMMENT ON COLUMN dispatcher.queue.id IS 'The message.';
@@ -182,6 +184,7 @@ CREATE TABLE dispatcher.campaign (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text,
     changed_at timestamptz,
+    resumed_at timestamptz,
     move_to timestamptz,
     move_wait double precision NOT NULL DEFAULT 0,
     move_priority smallint,
@@ -214,6 +217,8 @@ COMMENT ON COLUMN dispatcher.campaign.created_by IS 'Who began it.';
 COMMENT ON COLUMN dispatcher.campaign.created_at IS 'When it began.';
 COMMENT ON COLUMN dispatcher.campaign.changed_by IS 'Who paused, resumed or cancelled it last.';
 COMMENT ON COLUMN dispatcher.campaign.changed_at IS 'When that was.';
+COMMENT ON COLUMN dispatcher.campaign.resumed_at IS
+    'When a person resumed it last: for stop_at only results since then count.';
 COMMENT ON COLUMN dispatcher.campaign.move_to IS
     'When the first of what waits is due after a move; null: as before.';
 COMMENT ON COLUMN dispatcher.campaign.move_wait IS 'Seconds from one message to the next, then.';
@@ -1088,11 +1093,13 @@ CREATE TABLE dispatcher.maintenance_progress (
 
 COMMENT ON TABLE dispatcher.maintenance_progress IS
     'How far each task of maintenance has come; see 0004_maintenance.sql.';
-COMMENT ON COLUMN dispatcher.maintenance_progress.task IS 'drop, wipe or wipe-again.';
+COMMENT ON COLUMN dispatcher.maintenance_progress.task IS
+    'drop, wipe, wipe-again, expire or expire-returned.';
 COMMENT ON COLUMN dispatcher.maintenance_progress.partition IS
     'First id of the partition that is dropped; 0: of all.';
 COMMENT ON COLUMN dispatcher.maintenance_progress.position IS
-    'Id of the message that comes next (drop) or was last (wipe). Two below the partition: its drop began;'
+    'Id of the message that comes next (drop) or was last (wipe, expire-returned), or the second up to'
+    ' which messages have expired (expire). Two below the partition: its drop began;'
     ' one below: no requeue is open that has not seen this row.';
 
 CREATE TABLE dispatcher.pending_wipe (message_id bigint NOT NULL PRIMARY KEY);

@@ -558,7 +558,8 @@ END $$;
 -- on: null if there is none. The position is where a first call begins: by id too it could not tell
 -- what was inserted late.
 -- Claims expire what is due; this finds what no claim sees, in an app that is paused, without
--- a worker or with a later turn. A message that was inserted less than two minutes ago, or by a
+-- a worker or with a later turn. What returns to the queue after its time lies before *after*: each call
+-- also looks at the next 5,000 that have returned. A message that was inserted less than two minutes ago, or by a
 -- transaction that took so long, is found by the next claim.
 CREATE FUNCTION dispatcher.expire(
     after timestamptz DEFAULT NULL,
@@ -572,6 +573,7 @@ SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     until timestamptz := clock_timestamp();
     due bigint[];
+    returned bigint[];
     bulk_rows bigint[];
     apps text[];
     ids bigint[];
@@ -596,7 +598,17 @@ BEGIN
     ELSE
         last := NULL;
     END IF;
-    IF due IS NOT NULL THEN
+    returned := ARRAY(
+        SELECT q.id FROM dispatcher.queue q
+        WHERE q.last_batch IS NOT NULL AND NOT q.requeued AND q.id > coalesce((
+            SELECT p.position FROM dispatcher.maintenance_progress p
+            WHERE p.task = 'expire-returned' AND p.partition = 0), 0)
+        ORDER BY q.id LIMIT 5000);
+    due := due || ARRAY(
+        SELECT m.id FROM dispatcher.message m
+        WHERE m.id = ANY (returned) AND m.id >= returned[1]
+          AND m.id <= returned[cardinality(returned)] AND m.expires_at <= until);
+    IF due <> '{}' THEN
         SELECT array_agg(b.first_id) INTO bulk_rows FROM (
             SELECT first_id FROM dispatcher.bulk
             WHERE first_id = ANY (dispatcher.bulk_rows_with(due)) FOR UPDATE SKIP LOCKED
@@ -625,7 +637,8 @@ BEGIN
         PERFORM dispatcher.append_event('expired', 'expired', apps, ids);
     END IF;
     INSERT INTO dispatcher.maintenance_progress AS p (task, position)
-    VALUES ('expire', floor(extract(epoch FROM coalesce(last, until))))
+    VALUES ('expire', floor(extract(epoch FROM coalesce(last, until)))),
+        ('expire-returned', CASE WHEN cardinality(returned) = 5000 THEN returned[5000] ELSE 0 END)
     ON CONFLICT (task, partition) DO UPDATE SET position = excluded.position;
 END $$;
 
@@ -712,6 +725,7 @@ RETURNS TABLE (erased bigint[], left_alone bigint[], suppressed boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found_ids bigint[];
+    written text[];
 BEGIN
     numbers := ARRAY(
         SELECT DISTINCT unnest(
@@ -735,21 +749,34 @@ BEGIN
     THEN
         RAISE serialization_failure USING MESSAGE = 'a message was sent again meanwhile';
     END IF;
+    -- What the provider writes keeps its form: these are its digits, after a plus where it has one. Eleven
+    -- digits of a mobile phone are of mainland China where no plus is written.
+    written := ARRAY(
+        SELECT unnest(ARRAY['+' || d, '+00' || d, '00' || d]
+            || CASE WHEN d ~ '^1[3-9][0-9]{9}$' THEN '{}' ELSE ARRAY[d] END
+            || CASE WHEN d LIKE '86%' THEN
+                ARRAY[substr(d, 3), '0' || substr(d, 3), '860' || substr(d, 3), '+860' || substr(d, 3)] END)
+        FROM (SELECT DISTINCT ltrim(dispatcher.e164(n), '+') FROM unnest(numbers) AS n) AS e (d));
     -- By the message where there is one; by the number, which takes a scan, where there is none.
     UPDATE dispatcher.report r SET recipient = NULL, raw = NULL, earlier = NULL
-    WHERE r.recipient = ANY (numbers)
+    WHERE r.recipient = ANY (written)
+       OR (r.recipient ~ '[^+0-9]' AND CASE WHEN r.recipient ~ '[+＋]' THEN '+' ELSE '' END || regexp_replace(
+            translate(replace(r.recipient, '(0)', ''), '０１２３４５６７８９', '0123456789'), '[^0-9]', '', 'g')
+            = ANY (written))
        OR r.provider_id IN (
             SELECT o.provider_id FROM dispatcher.outcome o
             WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
-    -- An unreadable push may name the person anywhere; the shortest spelling is part of each.
+    -- An unreadable push may name the person anywhere; the shortest spelling is part of each, perhaps with
+    -- blanks and marks in it, in any encoding.
     DELETE FROM dispatcher.unreadable_push
-    WHERE position(convert_to((
-        SELECT ltrim(n, '+') FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1
-    ), 'UTF8') IN body) > 0;
+    WHERE encode(body, 'escape') ~ (
+        SELECT array_to_string(string_to_array(ltrim(n, '+'), NULL),
+            '(?:[-+ ().]|%[0-9A-Fa-f]{2}|\\[0-7]{3}){0,3}')
+        FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1);
     DELETE FROM dispatcher.recipient_usage u
     WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     DELETE FROM dispatcher.reply r
-    WHERE r.number = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
+    WHERE r.number = ANY (ARRAY(SELECT dispatcher.e164(w) FROM unnest(written) AS w));
     UPDATE dispatcher.suppression s SET reason = ''
     WHERE s.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     suppressed := FOUND;

@@ -1,7 +1,7 @@
 """``dispatcher cost``: the cost of a day, by the operator's prices."""
 
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _YEARS = range(2000, 3000)
 _MAX_CURRENCY_LENGTH = 8
-_MAX_PRICE = 1_000_000  # of a segment, as the database takes it
 _PROVIDER_ZONE = timezone(timedelta(hours=8))
 
 
@@ -142,17 +141,14 @@ def _day(text: str | None) -> datetime:
 
 
 def _price(text: str) -> tuple[str, Decimal, str]:
+    from dispatcher.core.cost import PRICE_FORM
     from dispatcher.core.country import country_of
 
     named, _sep, rest = text.partition("=")
     country = country_of(named)
     amount = rest.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    try:
-        price = Decimal(amount)
-    except InvalidOperation:
-        price = Decimal(-1)
     currency = rest[len(amount) :]
-    sane = price.is_finite() and 0 <= price < _MAX_PRICE and len(currency) <= _MAX_CURRENCY_LENGTH
+    sane = PRICE_FORM.fullmatch(amount) and len(currency) <= _MAX_CURRENCY_LENGTH
     if country is None or not sane:
         raise CommandError(
             _(
@@ -161,4 +157,4 @@ def _price(text: str) -> tuple[str, Decimal, str]:
             ),
             code=USED_WRONGLY,
         )
-    return country, price, currency
+    return country, Decimal(amount), currency

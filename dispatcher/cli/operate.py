@@ -120,6 +120,7 @@ def requeue(
     from dispatcher.cli.connection import with_database
     from dispatcher.core.report_status import report_status
     from dispatcher.db import operator
+    from dispatcher.db.message_actions import CAMPAIGN_CANCELLED
     from dispatcher.db.status import states_of
 
     if (code is None) == (not ids):
@@ -139,7 +140,9 @@ def requeue(
             done += (await operator.requeue(connection, who, some)).count or 0
             after = await states_of(connection, some)
             left |= {one: state for one, state in after.items() if before.get(one) == state}
-        return done, wanted, left
+        ended = [one for one, state in left.items() if state in ("rejected", "expired")]
+        cancelled = await operator.of_cancelled_campaigns(connection, ended)
+        return done, wanted, left | dict.fromkeys(cancelled, CAMPAIGN_CANCELLED)
 
     done, wanted, left = with_database(work)
     if code is not None and not wanted:

@@ -20,7 +20,7 @@ from dispatcher.console.confirmation import (
     unknown_app,
 )
 from dispatcher.console.forms import Fields, Invalid, read_template
-from dispatcher.core.cost import segments
+from dispatcher.core.cost import PRICE_FORM, segments
 from dispatcher.core.country import country_of
 from dispatcher.core.format import mask, number, plural
 from dispatcher.core.language import _
@@ -34,7 +34,6 @@ RULES_PATH = "/console/rules"
 MAX_NUMBERS = 10_000  # of one form; a longer list is a file
 MAX_NUMBER_LIMIT = 2_000_000_000  # what the database takes
 SHOWN_DOUBTS = 10  # lines without a number that a confirmation names
-_PRICE = re.compile(r"(?=\.?[0-9])[0-9]{0,6}(?:\.[0-9]{0,9})?")  # below a million
 COUNTED_LIMITS = ("per_minute", "per_day", "same_per_minute", "same_per_hour", "daily_limit")
 RULE_FIELDS = (
     "template_id", "text", "kinds", "note", "promotional", *COUNTED_LIMITS, "quiet_from",
@@ -114,7 +113,7 @@ def read_price(fields: Fields) -> tuple[str, Decimal, str] | Invalid:
                 " +44."
             )
         )
-    if not _PRICE.fullmatch(price):
+    if not PRICE_FORM.fullmatch(price):
         return Invalid(_("A price is a number, such as 0.045."))
     if not re.fullmatch("[A-Z]{0,8}", currency):
         return Invalid(_("A currency has letters only, such as CNY."))

@@ -25,6 +25,7 @@ _GSM_SINGLE_SEPTETS, _GSM_PART_SEPTETS = (
 _UCS_SINGLE_UNITS, _UCS_PART_UNITS = 70, 67  # UTF-16 units
 _MAINLAND = frozenset({"CN", "+86"})  # as core.country names it, also for unused numbers
 _VARIABLE = re.compile(r"\$\{[^{}]*\}")
+PRICE_FORM = re.compile(r"(?=\.?[0-9])[0-9]{0,6}(?:\.[0-9]{0,9})?")  # of a segment, below a million
 
 
 class BilledMessage(Struct, frozen=True, gc=False):

@@ -269,14 +269,20 @@ async def settled(connection: Connection, name: str, *, seconds: float) -> tuple
 
 
 async def requeue(connection: Connection, actor: str, name: str) -> int:
-    """Return the rejected and expired messages of a campaign to the queue; return how many."""
+    """Return the rejected and expired messages of a campaign to the queue; return how many.
+
+    Raises CampaignError if there is none of this name, or if it is cancelled.
+    """
     if await find(connection, name) is None:
         raise CampaignError(f"there is no campaign {name}")
     total, last = 0, 0
     while True:
-        row = await connection.fetchrow(
-            sql("requeue_campaign_step"), name, last, STEP_MESSAGES, actor
-        )
+        try:
+            row = await connection.fetchrow(
+                sql("requeue_campaign_step"), name, last, STEP_MESSAGES, actor
+            )
+        except asyncpg.ObjectNotInPrerequisiteStateError as error:
+            raise CampaignError(error.message) from None
         if row is None or row["last_id"] is None:
             return total
         total, last = total + row["requeued"], row["last_id"]

@@ -42,6 +42,7 @@ _LEFT_ALONE: Final = {
 WIPED: Final = N_("its variables were wiped, so it cannot be sent again")
 PARTLY_CHOSEN: Final = N_("its request has other messages, which the filter does not choose")
 ERASED: Final = N_("its number was erased")
+CAMPAIGN_CANCELLED: Final = N_("its campaign is cancelled for good")
 
 
 class ChosenMessage(Struct, frozen=True, gc=False):
@@ -53,6 +54,7 @@ class ChosenMessage(Struct, frozen=True, gc=False):
     wiped: bool
     erased: bool
     refused: bool  # by the platform, after it had accepted it: it may be sent again
+    campaign_cancelled: bool
 
 
 class ActionCount(Struct, frozen=True, array_like=True):
@@ -163,6 +165,8 @@ def _left_alone(action: ActionName, message: ChosenMessage) -> str | None:
         return _LEFT_ALONE.get(message.state, N_("its state is not known"))
     if action == "requeue" and message.wiped:
         return WIPED
+    if action == "requeue" and message.campaign_cancelled and message.state != "lost":
+        return CAMPAIGN_CANCELLED
     if action == "suppress" and message.erased:
         return ERASED
     return None

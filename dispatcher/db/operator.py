@@ -65,10 +65,16 @@ async def find_by_code(connection: Connection, code: str, since: datetime) -> li
     """Return the messages that may be requeued and have had *code* since then, by id.
 
     Rejected and expired ones by the code of their outcome; of the accepted ones those that the
-    platform refused by that status in their reports, before anything was sent.
+    platform refused by that status in their reports, before anything was sent. None of a cancelled
+    campaign.
     """
     rows = await connection.fetch(sql("requeueable"), code, since)
     return [row["message_id"] for row in rows]
+
+
+async def of_cancelled_campaigns(connection: Connection, ids: list[int]) -> set[int]:
+    """Return which of *ids* are of cancelled campaigns: they cannot be requeued."""
+    return {row["id"] for row in await connection.fetch(sql("of_cancelled_campaigns"), ids)}
 
 
 async def settle_lost(connection: Connection, actor: str, ids: list[int], how: str) -> ActionResult:

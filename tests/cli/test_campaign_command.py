@@ -260,6 +260,26 @@ async def test_a_campaign_is_requeued(two, operate, db):
     assert (await operate("campaign", "requeue", "July")).code == 1
 
 
+async def test_nothing_of_a_cancelled_campaign_is_requeued(two, operate, db):
+    """It was cancelled at once, and its code and reason were lost."""
+    del two
+    ids = await claimed(db)
+    await db.executemany(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
+        " VALUES ($1, 'rejected', 1, 'E000510')",
+        [(one,) for one in ids],
+    )
+    await operate("campaign", "cancel", "June")
+    ended = await operate("campaign", "requeue", "June")
+    assert (ended.code, ended.line) == (1, "dispatcher: campaign June is cancelled for good.")
+    ended = await operate("requeue", ids[-1])
+    assert (ended.code, ended.out) == (1, "0 messages waiting again.\n")
+    assert f"{ids[-1]}: its campaign is cancelled for good" in ended.line
+    assert (await operate("requeue", "--code", "E000510")).out == "3 messages waiting again.\n"
+    left = "SELECT state, code FROM dispatcher.message_status WHERE campaign = 'June'"
+    assert [tuple(row) for row in await db.fetch(left)] == [("rejected", "E000510")] * 3
+
+
 async def test_the_rate_of_a_young_campaign_is_over_its_age(two, operate, db):
     del two
     await operate("cost", "--price", "CN=0.05CNY")
@@ -463,6 +483,19 @@ async def test_a_campaign_with_too_many_failures_pauses_by_itself(operate, db, t
     shown = (await operate("campaign", "show", "x.csv")).out
     assert "paused (10 of 199 finished messages were rejected or undelivered" in shown
     assert (await operate("enqueue", file, "--stop-at", "5")).code == 2
+
+    # What failed before a person resumed it counts no more.
+    assert (await operate("campaign", "resume", "x.csv")).code == 0
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns(1)") == 0
+    ids = await claimed(db)
+    states = ["rejected"] * 5 + ["accepted"] * 95
+    await db.executemany(
+        "INSERT INTO dispatcher.outcome (message_id, state, attempts) VALUES ($1, $2, 1)",
+        list(zip(ids, states, strict=True)),
+    )
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 1
+    shown = (await operate("campaign", "show", "x.csv")).out
+    assert "paused (5 of 100 finished messages were rejected or undelivered" in shown
 
 
 async def test_stop_at_holds_for_the_campaigns_of_a_column(operate, db, tmp_path):

@@ -53,6 +53,7 @@ async def test_a_calling_code_prices_the_line_that_it_is_of(operate, db):
         ("--price", "+999=1"),
         ("--price", "+8613=1"),
         ("--price", "CN=-1"),
+        ("--price", "CN=1e-99999CNY"),
         ("--price", "CN=nan"),
     ],
 )

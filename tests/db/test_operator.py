@@ -113,6 +113,24 @@ async def test_settled_to_be_sent_again_only_what_has_no_outcome_returns_to_the_
     assert tuple(closed) == ("closed", "operator: resend")
 
 
+async def test_what_returns_after_its_time_expires_although_no_claim_sees_it(db, rows):
+    """Under a paused app or campaign it stayed queued, without an event."""
+    ids = await rows.messages(3)
+    await rows.batch(ids, state="unsure")
+    await db.execute(
+        "UPDATE dispatcher.message SET send_at = now() - interval '2 hours',"
+        " expires_at = now() - interval '1 hour' WHERE id <> $1",
+        ids[0],
+    )
+    expire = "SELECT expired FROM dispatcher.expire()"
+    assert await db.fetchval(expire) == 0
+    await db.execute(SETTLE, "token1", "resend")
+    await db.execute("UPDATE dispatcher.queue SET requeued = true WHERE id = $1", ids[1])
+    assert await db.fetchval(expire) == 1
+    assert await states(db) == ["queued", "queued", "expired"]
+    assert (await rows.tally())["default", "expired", "expired"] == 1
+
+
 @pytest.mark.parametrize("state", ["open", "closed"])
 async def test_only_an_unsure_batch_can_be_settled(db, rows, state):
     await rows.batch(await rows.messages(), state=state)

@@ -569,6 +569,78 @@ async def test_a_person_is_exported_and_erased_and_that_is_written_down(db, data
     assert "1311234" not in str(entry)
 
 
+WRITTEN = {
+    "+8613112345678": (
+        "+8613112345678",
+        "13112345678",
+        "8613112345678",
+        "008613112345678",
+        "+86 131-1234-5678",
+        " 8613112345678",
+        "+86 (0)131 1234 5678",
+        "013112345678",
+        "\uff0b86\uff11\uff13112345678",
+    ),
+    "+447700900123": ("+447700900123", "447700900123", "00447700900123", "+44 (0)7700 900123"),
+    "+13122345678": ("+13122345678", "0013122345678", "+1 (312) 234-5678"),
+}
+OF_OTHERS = ("+13112345678", "13122345678", "+861311234567", "+86131123456780", "131****5678", "")
+
+
+@pytest.mark.parametrize("number", WRITTEN)
+async def test_a_person_is_erased_in_whatever_form_the_provider_wrote_the_number(db, number):
+    for name in (*WRITTEN[number], *OF_OTHERS):
+        await db.execute(
+            "INSERT INTO dispatcher.report (provider_id, status, state, recipient, raw)"
+            " VALUES ($1, 'DELIVRD', 'delivered', $1, '{}')",
+            name,
+        )
+    await db.execute(
+        "INSERT INTO dispatcher.report (provider_id, status, state, raw)"
+        " VALUES ('no number', 'DELIVRD', 'delivered', '{}')"
+    )
+    await operator.forget(db, "me", number)
+    kept = await db.fetch(
+        "SELECT provider_id, recipient FROM dispatcher.report WHERE raw IS NOT NULL"
+    )
+    assert {row["provider_id"] for row in kept} == {*OF_OTHERS, "no number"}
+    assert {row["recipient"] for row in kept} == {*OF_OTHERS, None}
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (b"to=%2B8613112345678", 0),
+        (b"to=131+1234+5678&status", 0),
+        (b'{"to": "131-1234\xc2\xa05678"', 0),
+        ('{"to": "13112345678"'.encode("utf-16-le"), 0),
+        (b"to=%2B86131%201234%205678", 0),
+        (b"to=1311234567", 1),
+        (b"from=131&to=12345678", 1),
+    ],
+)
+async def test_an_unreadable_push_that_names_a_person_is_erased(db, body, left):
+    await db.execute(
+        "INSERT INTO dispatcher.unreadable_push (digest, body, content_type, reason)"
+        " VALUES ('d', $1, '', '')",
+        body,
+    )
+    await operator.forget(db, "me", "+8613112345678")
+    assert await count(db, "unreadable_push") == left
+
+
+async def test_a_reply_whose_number_lacked_its_plus_is_erased(db):
+    numbers = ["+447700900123", "+86447700900123", "+8613112345678"]
+    await db.execute(
+        "INSERT INTO dispatcher.reply (digest, app, number, text, unsubscribed, raw)"
+        " SELECT convert_to(n, 'UTF8'), '', n, '', false, '{}' FROM unnest($1::text[]) AS n",
+        numbers,
+    )
+    await operator.forget(db, "me", numbers[0])
+    kept = await db.fetch("SELECT number FROM dispatcher.reply")
+    assert [row["number"] for row in kept] == numbers[2:]
+
+
 @pytest.mark.usefixtures("old_page")
 async def test_ids_that_nobody_had_cost_no_step(database):
     assert await drop_all(database, 30 * DAY) == 4  # two to begin, all of it at once, the partition

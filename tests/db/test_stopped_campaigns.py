@@ -121,3 +121,28 @@ async def test_status_reads_little_behind_a_large_campaign(db):
                 counts = re.findall(r"Buffers: shared (?:hit=(\d+))?(?: ?read=(\d+))?", plan)
                 pages = max(sum(int(each or 0) for each in found) for found in counts)
                 assert pages <= most, f"{name}, {mode}, analyzed {analyzed}: {pages}\n{plan}"
+
+
+async def test_a_look_at_failures_reads_each_table_once(db):
+    """It looked up each message in message_status: minutes for a million, and was cut off."""
+    await db.execute("""
+        INSERT INTO dispatcher.message (recipient, template_id, campaign)
+        SELECT '+86131' || lpad(n::text, 8, '0'), 't', 'may' FROM generate_series(1, 20001) AS n;
+        WITH gone AS (DELETE FROM dispatcher.bulk RETURNING first_id)
+        INSERT INTO dispatcher.queue (id, app, priority, due_at, campaign)
+        SELECT max(first_id) + 10000, 'default', 5, now(), 'may' FROM gone;
+        INSERT INTO dispatcher.outcome (message_id, state, attempts, provider_id)
+        SELECT id, 'accepted', 1, 'p' || id FROM dispatcher.message ORDER BY id LIMIT 20000;
+        INSERT INTO dispatcher.report (provider_id, status, state)
+        SELECT provider_id, 'X',
+            CASE WHEN message_id % 20 = 0 THEN 'undelivered' ELSE 'delivered' END
+        FROM dispatcher.outcome;
+        UPDATE dispatcher.campaign SET stop_at = 0.06;
+        ANALYZE;
+    """)
+    look = "EXPLAIN (ANALYZE, BUFFERS) SELECT dispatcher.stop_campaigns()"
+    plan = "\n".join(row[0] for row in await db.fetch(look))
+    assert sum(int(each) for each in re.findall(r"(?:hit|read)=(\d+)", plan)) < 10_000, plan
+    await db.execute("UPDATE dispatcher.campaign SET stop_at = 0.05")
+    assert await db.fetchval("SELECT dispatcher.stop_campaigns()") == 1
+    assert "1000 of 20000" in await db.fetchval("SELECT reason FROM dispatcher.campaign")

@@ -141,7 +141,9 @@ class Crew:
         return outcome
 
     async def _all(self, jobs: list[Job], *, keep: bool, to_the_end: bool = False) -> list[Result]:
+        """Do *jobs*; those whose scene stalled again at the end, one at a time in each lane."""
         results: list[Result] = []
+        stalled: list[Result] = []
         waiting: dict[str | None, list[Job]] = {}
         for job in reversed(jobs):
             kind = job.fault if job.fault in AT_ONCE else None
@@ -152,8 +154,20 @@ class Crew:
                 for kind, mine in waiting.items():
                     for _ in range(max(1, round(self._share * AT_ONCE[kind]))):
                         hands.create_task(
-                            self._hand(lane, mine, results, keep=keep, to_the_end=to_the_end)
+                            self._hand(
+                                lane, mine, results, stalled, keep=keep, to_the_end=to_the_end
+                            )
                         )
+        again = [result.job for result in stalled]
+        async with asyncio.TaskGroup() as hands:
+            for lane in self._lanes:
+                hands.create_task(
+                    self._hand(lane, again, results, None, keep=keep, to_the_end=to_the_end)
+                )
+        for result in stalled:
+            if result.job in again:  # no time was left
+                result.broken, result.reached = result.stalled, False
+                results.append(result)
         progress.cancel()
         return results
 
@@ -182,17 +196,36 @@ class Crew:
         lane: "_LaneProcess",
         mine: list[Job],
         results: list[Result],
+        stalled: list[Result] | None,
         *,
         keep: bool,
         to_the_end: bool,
     ) -> None:
-        """Have one of *mine* done after the other."""
+        """Have one of *mine* done after the other.
+
+        A run whose scene runs out of time is added to *stalled*: the machine may have been too
+        busy. None: the machine is calm, and it violates a promise.
+        """
         while mine and (to_the_end or monotonic() < self._end):
             job = mine.pop()
             for _ in range(TRIES):
                 result = await lane.do(job, keep=keep)
-                if result.problems or (not result.broken and (result.reached or not job.label)):
+                if (
+                    result.problems
+                    or result.stalled
+                    or (not result.broken and (result.reached or not job.label))
+                ):
                     break
+            if result.stalled and not result.problems:
+                if stalled is not None:
+                    stalled.append(result)
+                    self._console.print(
+                        f"STALLED {job.label} {job.fault}: it is repeated at the end",
+                        markup=False,
+                        highlight=False,
+                    )
+                    continue
+                result.problems.append(result.stalled)
             results.append(result)
             if self._file is not None and job.label:
                 self._file.append(result)

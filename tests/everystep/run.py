@@ -46,6 +46,7 @@ FROZEN = {"worker": LEASE + 8.0, "receiver": 6.0}  # seconds; a receiver has no 
 GIVEN_UP = LEASE + 3.0  # seconds frozen until others send again what was surely not sent
 SILENCE = 3600.0  # seconds before the policy sends again
 PATIENCE = 200.0  # seconds for each part of a run
+THE_SCENE = "the scene"
 REPORT_TOKEN = "everystep-reports-token"
 
 
@@ -70,6 +71,7 @@ class Result:
     seconds: float = 0.0
     folder: str = ""
     broken: str = ""  # an error of the machine: the run shows nothing, and is repeated
+    stalled: str = ""  # the scene ran out of time; a problem if it does so on a calm machine too
     steps: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
@@ -92,7 +94,11 @@ async def run(job: Job, server: Server, forks: ForkServer, folder: Path, *, keep
             try:
                 await stage.play_or_fail(result)
             except Exception as error:  # noqa: BLE001 - a run that fails is a finding too
-                result.problems.append(f"{type(error).__name__}: {error} ({stage.doing})")
+                why = f"{type(error).__name__}: {error} ({stage.doing})"
+                if isinstance(error, TimeoutError) and stage.doing == THE_SCENE:
+                    result.stalled = why
+                else:
+                    result.problems.append(why)
             result.problems += stage.troubles()
             result.steps = stage.script.steps
             result.reached = stage.script.struck
@@ -102,7 +108,7 @@ async def run(job: Job, server: Server, forks: ForkServer, folder: Path, *, keep
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
             await admin.close()
     result.seconds = monotonic() - began
-    if not result.problems and not keep:
+    if not (result.problems or result.stalled or keep):
         shutil.rmtree(folder)
         result.folder = ""
     return result
@@ -266,7 +272,7 @@ class _Stage:
             ),
             "the receiver and a worker start",
         )
-        self.doing = "the scene"
+        self.doing = THE_SCENE
         async with asyncio.timeout(PATIENCE):
             await self._application.play()
         await self._wait(lambda: all(place.works for place in places.values()), "all work again")

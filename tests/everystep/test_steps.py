@@ -1,13 +1,16 @@
 """Steps are counted, named and judged as `./dev everystep` says."""
 
 import asyncio
+from collections.abc import Callable
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from dispatcher.db.queries import sql
 from everystep import verdict
-from everystep.crew import Outcome
+from everystep.crew import Crew, Outcome
 from everystep.page import pages
 from everystep.place import MOST_FAILED_STARTS, Place
 from everystep.postgres_proxy import _first_text, _name_of
@@ -125,6 +128,53 @@ def test_the_pages_show_what_was_violated_missed_and_not_done():
     assert "| did not come to their step in three tries | 1 |" in promises
     whole = pages([step], Outcome(1, results[:1]))[0]
     assert "1 steps, 1 runs, all of them done" in whole
+
+
+class StallingLane:
+    """The scene of each job stalls a given number of times."""
+
+    def __init__(self, stalls: dict[Job, int], then: Callable[[], None] = lambda: None) -> None:
+        self.beside: list[int] = []  # of each run, how many there were at a time
+        self._stalls = stalls
+        self._then = then
+        self._busy = 0
+
+    async def do(self, job: Job, *, keep: bool) -> Result:
+        assert not keep
+        self._busy += 1
+        await asyncio.sleep(0)
+        self.beside.append(self._busy)
+        await asyncio.sleep(0)
+        self._busy -= 1
+        self._then()
+        self._stalls[job] -= 1
+        stalled = "TimeoutError:  (the scene)" if self._stalls[job] >= 0 else ""
+        return Result(job, reached=True, stalled=stalled)
+
+
+@pytest.mark.parametrize(("seconds", "problems"), [(60.0, [0, 0, 1]), (0.0, [])])
+async def test_a_scene_that_stalls_is_repeated_alone_before_it_counts(seconds, problems):
+    stalls = {Job(f"a #{times}", "kill"): times for times in range(3)}
+    lane = StallingLane(stalls.copy())
+    crew = Crew(0, seconds, Console(file=StringIO()))
+    crew._lanes = [lane]
+    outcome = await crew.work(list(stalls))
+    crew._lanes = []
+    await crew.__aexit__()
+    ended = {result.job: len(result.problems) for result in outcome.results}
+    assert [ended[job] for job in stalls if job in ended] == problems
+    assert outcome.broken == []
+    assert lane.beside == ([3, 3, 3, 1, 1] if problems else [])
+
+
+async def test_a_scene_that_stalls_and_has_no_time_left_is_not_done():
+    job = Job("a #1", "kill")
+    crew = Crew(0, 60.0, Console(file=StringIO()))
+    crew._lanes = [StallingLane({job: 1}, then=lambda: setattr(crew, "_end", 0.0))]
+    outcome = await crew.work([job])
+    crew._lanes = []
+    await crew.__aexit__()
+    assert (outcome.failed, [result.job for result in outcome.broken]) == ([], [job])
 
 
 def test_a_file_of_results_has_what_need_not_be_repeated(tmp_path):

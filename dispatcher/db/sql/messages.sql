@@ -163,7 +163,9 @@ WHERE s.id = ANY ($1::bigint[])
 -- of the number as e164() returns it, $9 its last digits, $10 since, $11 until, $12 campaign (each
 -- null: any)
 SELECT s.id, s.app, s.state, m.wiped, s.recipient = '0' AS erased,
-    s.state = 'undelivered' AND dispatcher.is_refused_by_platform(s.provider_id) AS refused
+    s.state = 'undelivered' AND dispatcher.is_refused_by_platform(s.provider_id) AS refused,
+    EXISTS (SELECT FROM dispatcher.campaign c
+        WHERE c.name = s.campaign AND c.state = 'cancelled') AS campaign_cancelled
 FROM dispatcher.message_status s
 CROSS JOIN LATERAL (
     SELECT wiped_at IS NOT NULL AS wiped FROM dispatcher.message WHERE id = s.id LIMIT 1

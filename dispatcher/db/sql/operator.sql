@@ -11,17 +11,29 @@ SELECT dispatcher.cancel($1, $2)
 SELECT dispatcher.requeue($1, $2)
 
 -- name: requeueable
--- Return the messages that may be requeued and have had a code since a time. Reads all outcomes.
+-- Return the messages that may be requeued and have had a code since a time, but for those of cancelled
+-- campaigns. Reads all outcomes.
 -- $1 code, $2 since
-SELECT message_id FROM dispatcher.outcome
-WHERE state IN ('rejected', 'expired') AND upper(code) = upper($1) AND created_at >= $2
-UNION
-SELECT o.message_id
-FROM dispatcher.report r
-JOIN dispatcher.outcome o ON o.provider_id = r.provider_id AND o.state = 'accepted'
-WHERE upper(r.status) = upper($1) AND r.received_at >= $2
-  AND dispatcher.is_refused_by_platform(r.provider_id)
+SELECT message_id FROM (
+    SELECT message_id FROM dispatcher.outcome
+    WHERE state IN ('rejected', 'expired') AND upper(code) = upper($1) AND created_at >= $2
+    UNION
+    SELECT o.message_id
+    FROM dispatcher.report r
+    JOIN dispatcher.outcome o ON o.provider_id = r.provider_id AND o.state = 'accepted'
+    WHERE upper(r.status) = upper($1) AND r.received_at >= $2
+      AND dispatcher.is_refused_by_platform(r.provider_id)
+) AS found
+WHERE NOT EXISTS (
+    SELECT FROM dispatcher.message m JOIN dispatcher.campaign c ON c.name = m.campaign
+    WHERE m.id = found.message_id AND c.state = 'cancelled')
 ORDER BY message_id
+
+-- name: of_cancelled_campaigns
+-- Return which messages are of cancelled campaigns.
+-- $1 message ids
+SELECT m.id FROM dispatcher.message m JOIN dispatcher.campaign c ON c.name = m.campaign
+WHERE m.id = ANY ($1::bigint[]) AND c.state = 'cancelled'
 
 -- name: settle
 -- Settle an unsure batch as 'sent' or 'resend'; return how many messages. Raises no_data_found.
