@@ -277,6 +277,7 @@ def _defer(message: Message, row: Code, context: EvaluationContext) -> Outcome:
     may be its fault ends with its attempts, and what has an expiry waits until then.
     """
     jitter = context.jitter()
+    limit: int | None
     if row.kind is Kind.LATER:
         wait = deferral_seconds(message.throttled + 1, jitter=jitter)
         return _due_again(message, row, wait, context, counted=False, throttled=True)
