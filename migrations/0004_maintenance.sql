@@ -724,6 +724,7 @@ CREATE FUNCTION dispatcher.forget(numbers text[], actor text DEFAULT session_use
 RETURNS TABLE (erased bigint[], left_alone bigint[], suppressed boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    wide_digits text := U&'\FF10\FF11\FF12\FF13\FF14\FF15\FF16\FF17\FF18\FF19';
     found_ids bigint[];
     written text[];
 BEGIN
@@ -760,9 +761,10 @@ BEGIN
     -- By the message where there is one; by the number, which takes a scan, where there is none.
     UPDATE dispatcher.report r SET recipient = NULL, raw = NULL, earlier = NULL
     WHERE r.recipient = ANY (written)
-       OR (r.recipient ~ '[^+0-9]' AND CASE WHEN r.recipient ~ '[+＋]' THEN '+' ELSE '' END || regexp_replace(
-            translate(replace(r.recipient, '(0)', ''), '０１２３４５６７８９', '0123456789'), '[^0-9]', '', 'g')
-            = ANY (written))
+       OR (r.recipient ~ '[^+0-9]'
+            AND CASE WHEN r.recipient ~ U&'[+\FF0B]' THEN '+' ELSE '' END || regexp_replace(
+                translate(replace(r.recipient, '(0)', ''), wide_digits, '0123456789'),
+                '[^0-9]', '', 'g') = ANY (written))
        OR r.provider_id IN (
             SELECT o.provider_id FROM dispatcher.outcome o
             WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
