@@ -74,6 +74,18 @@ AS $$
     WHERE p.provider_id = report_parts.provider_id
 $$;
 
+-- Return how many of the messages of an unsure request are in question: reports or a part of its answer
+-- may have settled the others. The lowest and the highest id leave out the other partitions.
+CREATE FUNCTION dispatcher.count_in_question(ids bigint[]) RETURNS integer
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT cardinality(ids) - count(*)::integer
+    FROM dispatcher.outcome o
+    WHERE o.message_id = ANY (ids)
+      AND o.message_id >= (SELECT min(id) FROM unnest(ids) AS id)
+      AND o.message_id <= (SELECT max(id) FROM unnest(ids) AS id)
+$$;
+
 -- Return whether a recipient is one of the usual if only digits follow its first character. It is
 -- short, for every INSERT builds it anew, and compares bytes, for a longer pattern costs each row of a
 -- list a third more.
@@ -1341,9 +1353,8 @@ CREATE FUNCTION dispatcher.count_unsure(
     OUT batches integer, OUT messages integer
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*), coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids)) - (
-        SELECT count(*) FROM dispatcher.outcome o
-        WHERE o.message_id = ANY (coalesce(b.unsure_ids, b.message_ids)))), 0)
+    SELECT count(*),
+        coalesce(sum(dispatcher.count_in_question(coalesce(b.unsure_ids, b.message_ids))), 0)
     FROM dispatcher.batch b
     WHERE b.state = 'unsure'
       AND (count_unsure.app IS NULL OR b.app = count_unsure.app)
@@ -1748,6 +1759,7 @@ DROP FUNCTION dispatcher.placed_messages, dispatcher.revoke_console_token, dispa
     dispatcher.enqueue, dispatcher.message_id_for_key, dispatcher.fill_queue,
     dispatcher.given_number, dispatcher.misread_recipient, dispatcher.is_usual_recipient,
     dispatcher.has_usual_prefix_and_length,
-    dispatcher.report_parts, dispatcher.is_charged, dispatcher.open_segments,
+    dispatcher.count_in_question, dispatcher.report_parts, dispatcher.is_charged,
+    dispatcher.open_segments,
     dispatcher.charged_segments, dispatcher.segments_of_report, dispatcher.billing_mode,
     dispatcher.e164;

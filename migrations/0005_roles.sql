@@ -51,7 +51,7 @@ FROM (VALUES
         'list_upload', 'list_upload_part']),
     ('worker', 'USAGE', 'SEQUENCE ', ARRAY['batch_id', 'message_id']),
     ('worker', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'billing_mode', 'segments_of_report',
-        'charged_segments', 'open_segments', 'is_charged', 'report_parts',
+        'charged_segments', 'open_segments', 'is_charged', 'report_parts', 'count_in_question',
         'enqueue', 'message_id_for_key', 'cancel',
         'bulk_rows_with', 'take_from_bulk',
         'requeue', 'take_back', 'is_refused_by_platform', 'settle', 'settle_lost', 'settle_batches', 'count_unsure',
@@ -77,7 +77,7 @@ FROM (VALUES
         ARRAY['unreadable_push']),
     ('reader', 'SELECT (id, app, channel, unsubscribed, received_at, replied_at)', '',
         ARRAY['reply']),
-    ('reader', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'events'])
+    ('reader', 'EXECUTE', 'FUNCTION ', ARRAY['e164', 'events', 'count_in_question'])
 ) AS g (role, privilege, kind, names);
 
 -- Make the roles that are missing, and grant each its privileges. The owner of the tables calls it

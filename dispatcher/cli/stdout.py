@@ -67,6 +67,7 @@ def _null(number: int, mode: int) -> TextIO:
     os.dup2(opened, number)
     if opened != number:
         os.close(opened)
+    os.set_inheritable(number, True)
     return open(number, "w", encoding="utf-8", closefd=False)
 
 

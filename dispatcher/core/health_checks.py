@@ -463,7 +463,9 @@ def _reports(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
             yield Finding(
                 Level.WARNING,
                 app.name,
-                _("{name}: no status reports come in any more").format(name=app.name),
+                _("{name}: status reports are over an hour late, or come in no more").format(
+                    name=app.name
+                ),
                 _(
                     "{messages} accepted more than an hour ago, after the last one with a report,"
                     " and nothing was reported of any."

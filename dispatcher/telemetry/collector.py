@@ -189,6 +189,11 @@ _REPORT_GAUGES: tuple[tuple[str, str, Callable[[MissingReports], float]], ...] =
         lambda one: one.overdue,
     ),
     (
+        "dispatcher_reports_overdue_since_last",
+        "Of these, those that were accepted after the last message with a status report.",
+        lambda one: one.since_last,
+    ),
+    (
         "dispatcher_reports_awaited",
         "Accepted messages without a status report, if reports are asked for.",
         lambda one: one.waiting,

@@ -182,7 +182,7 @@ class Sender:
                 if self._refused_texts.covers(monotonic(), part.batch.packed):
                     self._submit(self._defer_text(part.batch, part.split, part.sent))
                 elif time.is_over:
-                    self._submit(_unsent(part.batch, part.split.code))
+                    self._submit(_unsent(part.batch, NEVER_SENT))
                 else:
                     pending += await self._send_parts(part, time)
         except asyncio.CancelledError:
@@ -207,7 +207,7 @@ class Sender:
                 tries=refused.sent.tries,
             )
         except asyncio.CancelledError:
-            self._submit(_unsent(parent, refused.split.code))
+            self._submit(_unsent(parent, NEVER_SENT))
             raise
         if children is None:  # at once, and the same request would be refused again without end
             self._submit(_unsent(parent, WRITE_REFUSED, REFUSED_WRITE_SECONDS))
@@ -215,7 +215,7 @@ class Sender:
         if not children:
             # A person has stopped the app or a campaign, another worker took it over, or the
             # database is away. Nothing of it was sent, which settles the batch if that is possible.
-            self._submit(_unsent(parent, refused.split.code))
+            self._submit(_unsent(parent, NEVER_SENT))
             return []
         again: list[RefusedRequest] = []
         left = list(reversed(children))

@@ -101,8 +101,8 @@ BRANCHES = (
     ),
     Branch(
         "sending", "a split meets a batch that was taken over", "worker.sender",
-        "self._submit(_unsent(parent, refused.split.code))",
-        after="settles the batch if that is still possible.\n            ",
+        "self._submit(_unsent(parent, NEVER_SENT))",
+        after="settles the batch if that is possible.\n            ",
     ),
     Branch(
         "sending", "an answer waits: the database is away", "worker.recorder",

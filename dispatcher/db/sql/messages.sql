@@ -225,9 +225,7 @@ SELECT
     ) AS queued,
     (SELECT coalesce(sum(cardinality(message_ids)), 0) FROM dispatcher.batch b
         WHERE b.state = 'open' AND ($1::text IS NULL OR b.app = $1)) AS sending,
-    (SELECT coalesce(sum(cardinality(coalesce(b.unsure_ids, b.message_ids)) - (
-            SELECT count(*) FROM dispatcher.outcome o
-            WHERE o.message_id = ANY (coalesce(b.unsure_ids, b.message_ids)))), 0)
+    (SELECT coalesce(sum(dispatcher.count_in_question(coalesce(b.unsure_ids, b.message_ids))), 0)
         FROM dispatcher.batch b
         WHERE b.state = 'unsure' AND ($1::text IS NULL OR b.app = $1)) AS unsure
 

@@ -112,7 +112,8 @@ WITH minutes AS (
       AND (event IN ('accepted', 'reported') OR event = 'settled' AND code = 'sent')
     GROUP BY app, minute
 ), counted AS (
-    SELECT *, max(minute) FILTER (WHERE reported > 0) OVER (PARTITION BY app) AS last_reported
+    SELECT *, max(minute) FILTER (WHERE reported > 0 AND minute <= now()) OVER (PARTITION BY app)
+        AS last_reported
     FROM minutes
 )
 SELECT

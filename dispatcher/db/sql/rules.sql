@@ -122,11 +122,10 @@ WITH today AS (
     SELECT app, cardinality(message_ids) FROM dispatcher.batch
     WHERE state = 'open' AND app = ANY ($1)
     UNION ALL
-    SELECT b.app, cardinality(i.ids) - CASE
+    SELECT b.app, CASE
         -- Not EXISTS, for which all reports might be read and hashed.
         WHEN (SELECT true FROM dispatcher.report r WHERE r.token = b.token LIMIT 1)
-        THEN (SELECT count(*) FROM dispatcher.outcome o WHERE o.message_id = ANY (i.ids))
-        ELSE 0 END
+        THEN dispatcher.count_in_question(i.ids) ELSE cardinality(i.ids) END
     FROM dispatcher.batch b
     CROSS JOIN LATERAL (SELECT coalesce(b.unsure_ids, b.message_ids) AS ids) AS i
     WHERE b.state = 'unsure' AND b.app = ANY ($1)

@@ -249,9 +249,7 @@ SELECT message_id, created_at FROM dispatcher.outcome WHERE message_id = ANY ($1
 -- Return the requests that may have been sent, oldest first, with how many messages are in question: the
 -- answer may have the results of the others, and reports may have settled some.
 -- $1 how many at most
-SELECT b.token, b.app, cardinality(b.ids)
-        - (SELECT count(*) FROM dispatcher.outcome o WHERE o.message_id = ANY (b.ids)),
-    b.unsure_at, b.code, b.description
+SELECT b.token, b.app, dispatcher.count_in_question(b.ids), b.unsure_at, b.code, b.description
 FROM (
     SELECT token, app, coalesce(unsure_ids, message_ids) AS ids, unsure_at, code, description
     FROM dispatcher.batch
@@ -383,9 +381,8 @@ SELECT
     b.id, b.token, b.app, b.worker, b.state, b.bytes, b.opened_at, b.unsure_at, b.closed_at,
     b.tries, b.http_status, b.code, b.description, b.settled_by,
     cardinality(b.message_ids) AS messages, b.message_ids,
-    CASE WHEN b.state = 'unsure' THEN cardinality(coalesce(b.unsure_ids, b.message_ids)) - (
-        SELECT count(*) FROM dispatcher.outcome o
-        WHERE o.message_id = ANY (coalesce(b.unsure_ids, b.message_ids))) END AS in_question,
+    CASE WHEN b.state = 'unsure'
+        THEN dispatcher.count_in_question(coalesce(b.unsure_ids, b.message_ids)) END AS in_question,
     p.token AS parent
 FROM dispatcher.batch b
 LEFT JOIN dispatcher.batch p ON p.id = b.parent
