@@ -227,8 +227,8 @@ def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, 
     """Return the result of each message that the answer names, by the message's id.
 
     By number in any spelling. A result that names no number, or a masked one, is of the message
-    in its place, if there is one result for each message and no other number contradicts. The
-    order of results is not promised: where they differ, none that is to be sent again is known so.
+    in its place, if there is one result for each message and no other number contradicts. But the
+    order of results is not promised: where only some ask to send again, places do not tell which.
     """
     named = results_by_number(results, {to_e164(message.recipient) for message in messages})
     answers: dict[int, NumberResult] = {}
@@ -243,7 +243,7 @@ def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, 
             if message.id not in answers
         ]
         weights = {_weight(one) for _, one in left}
-        alike = len(weights) == 1 or TEMPORARY_WEIGHT not in weights
+        alike = len(weights) == 1 or _TEMPORARY_WEIGHT not in weights
         if alike and all(_may_be(message, one) for message, one in left):
             answers |= {message.id: one for message, one in left}
     return answers
@@ -457,7 +457,7 @@ def results_by_number(
     return answers
 
 
-TEMPORARY_WEIGHT = 0
+_TEMPORARY_WEIGHT = 0
 
 
 def _weight(one: NumberResult) -> int:
@@ -465,6 +465,6 @@ def _weight(one: NumberResult) -> int:
         case Kind.ACCEPTED:
             return 2
         case Kind.LATER | Kind.NOT_READY | Kind.QUOTA | Kind.COUNTRY:
-            return TEMPORARY_WEIGHT
+            return _TEMPORARY_WEIGHT
         case _:
             return 1

@@ -247,14 +247,20 @@ async def test_nothing_of_a_campaign_is_claimed_while_it_is_moved(two, operate, 
     assert tuple(await db.fetchrow(shown)) == ("paused", "wrong text")
 
 
-async def test_a_campaign_is_requeued(two, operate, db):
-    del two
+async def reject_all(db) -> list[int]:
+    """Let what is due be rejected; return the ids."""
     ids = await claimed(db)
     await db.executemany(
         "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
         " VALUES ($1, 'rejected', 1, 'E000510')",
         [(one,) for one in ids],
     )
+    return ids
+
+
+async def test_a_campaign_is_requeued(two, operate, db):
+    del two
+    await reject_all(db)
     assert (await operate("campaign", "requeue", "June")).out == "3 messages waiting again.\n"
     assert await db.fetchval("SELECT count(*) FROM dispatcher.queue WHERE campaign = 'June'") == 3
     assert (await operate("campaign", "requeue", "July")).code == 1
@@ -263,12 +269,7 @@ async def test_a_campaign_is_requeued(two, operate, db):
 async def test_nothing_of_a_cancelled_campaign_is_requeued(two, operate, db):
     """It was cancelled at once, and its code and reason were lost."""
     del two
-    ids = await claimed(db)
-    await db.executemany(
-        "INSERT INTO dispatcher.outcome (message_id, state, attempts, code)"
-        " VALUES ($1, 'rejected', 1, 'E000510')",
-        [(one,) for one in ids],
-    )
+    ids = await reject_all(db)
     await operate("campaign", "cancel", "June")
     ended = await operate("campaign", "requeue", "June")
     assert (ended.code, ended.line) == (1, "dispatcher: campaign June is cancelled for good.")

@@ -352,6 +352,13 @@ async def test_a_list_refuses_the_numbers_that_are_refused_alone(db):
     assert 5 <= passed < len(alone) - 100
 
 
+async def test_an_erased_message_of_a_dump_is_loaded(db):
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, wiped_at) VALUES ('0', 't', now())"
+    )
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 1
+
+
 @pytest.mark.parametrize("column", ["recipient", "template_id", "params", "priority", "send_at"])
 async def test_a_null_is_refused_where_the_provider_needs_a_value(db, column):
     with pytest.raises(asyncpg.NotNullViolationError) as refused:

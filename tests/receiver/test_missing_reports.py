@@ -66,6 +66,7 @@ async def test_what_is_overdue_since_the_last_report_is_counted_alone(db):
         if reported:
             await db.execute(COUNTED, minutes, "reported", "", reported)
     await db.execute(COUNTED, 70, "settled", "sent", 500)
+    await db.execute(COUNTED, -600, "reported", "", 1)  # while the clock was ahead
     (app,) = await awaiting(db)
     assert app.since_last == 30 + 40
     await db.execute(COUNTED, 20, "reported", "", 1)

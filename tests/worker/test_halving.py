@@ -279,6 +279,7 @@ def test_a_long_search_ends_with_its_time_and_goes_on_with_the_next_claim(monkey
         assert alone <= bad
         assert alone or not back
         assert not any(one.counted for one in back)
+        assert {one.code for one in back} <= {"never-sent"}  # a refusal would raise an alarm
         if len(sent_at) > 2 * log2(500) + 2:  # more than one bad number takes
             assert sent_at[-1] <= claimed_at + MAX_SPLIT_SECONDS
         found |= alone
