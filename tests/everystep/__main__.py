@@ -32,10 +32,7 @@ def main() -> int:
         "--jobs",
         type=int,
         default=os.cpu_count() or 2,
-        help="processes that do 18 runs at a time each (one for each processor)",
-    )
-    parser.add_argument(
-        "--share", type=float, default=1.0, help="of the 18 runs at a time of each process (1.0)"
+        help="processes that do up to 18 runs at a time (one for each processor)",
     )
     parser.add_argument(
         "--continue",
@@ -58,7 +55,7 @@ async def _main(given: argparse.Namespace) -> int:
     minutes = given.minutes
     if minutes is None:
         minutes = WHOLE_MINUTES if given.slice is None else SLICE_MINUTES
-    async with Crew(given.jobs, minutes * 60.0, console, share=given.share, file=file) as crew:
+    async with Crew(given.jobs, minutes * 60.0, console, file=file) as crew:
         if given.step:
             jobs = [Job(given.step, fault) for fault in FAULTS if given.fault in (None, fault)]
             outcome = await crew.work(jobs, keep=True)

@@ -21,7 +21,8 @@ from everystep.run import Job, Result
 from everystep.servers import Server
 from everystep.steps import FREEZE, POSTGRES, Step
 
-# Runs at a time in one lane. A frozen worker only waits; a server that is killed waits too.
+# Runs at a time in one lane, at most (see `everystep.lane`). A frozen worker only waits; a server
+# that is killed waits too.
 AT_ONCE = {FREEZE: 9, POSTGRES: 3, None: 6}
 TRIES = 3  # of a run that does not come to its step, or that an error of the machine ended
 ANSWER_SECONDS = 900.0  # for one run; each of its parts has a time-out of its own
@@ -68,14 +69,9 @@ class Crew:
         seconds: float,
         console: Console,
         *,
-        share: float = 1.0,
         file: ResultFile | None = None,
     ) -> None:
-        """*share*: of the usual number of runs at a time, for a machine that has other work.
-
-        *file* gets each result at once, and has those of earlier calls.
-        """
-        self._share = share
+        """*file* gets each result at once, and has those of earlier calls."""
         self._size = lanes
         self._end = monotonic() + seconds
         self._console = console
@@ -152,7 +148,7 @@ class Crew:
         async with asyncio.TaskGroup() as hands:
             for lane in self._lanes:
                 for kind, mine in waiting.items():
-                    for _ in range(max(1, round(self._share * AT_ONCE[kind]))):
+                    for _ in range(AT_ONCE[kind]):
                         hands.create_task(
                             self._hand(
                                 lane, mine, results, stalled, keep=keep, to_the_end=to_the_end
