@@ -4,9 +4,8 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from operator import gt
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,17 +15,18 @@ import pytest
 from support.exactness import read_books
 from support.messages import finished, insert
 from support.provider import app_at, seen
-from support.tcp_postgres import free_port, loopback_server
+from support.tcp_postgres import free_port
 from support.waiting import until
-from support.worker import ROOT, WorkerProcess, environment
+from support.worker import WorkerProcess
 
 from dispatcher.db.database import connect
-from dispatcher.db.migrate import migrate
+from dispatcher.db.dsn import read_address
+from dispatcher.postgres.cluster import ServerFiles
 from dispatcher.simulator.faults import Delay
 
 CONFIG = """
 [databases]
-* = host={host} port={port} user={user}
+* = host={host} port={port} user={user} password={password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {listen}
@@ -41,12 +41,13 @@ pidfile = {folder}/pgbouncer.pid
 
 
 class Bouncer:
-    """A PgBouncer before the database of *dsn*; it can be killed and started again."""
+    """A PgBouncer before a database; it can be killed and started again."""
 
-    def __init__(self, dsn: str, folder: Path) -> None:
-        parts = urlsplit(dsn)
+    def __init__(self, database: str, server: str, folder: Path) -> None:
+        """Write its configuration. *server*: an address on TCP, with a password."""
+        parts = urlsplit(server)
         listen = free_port()
-        self.dsn = f"postgresql://{parts.username}@127.0.0.1:{listen}{parts.path}"
+        self.dsn = f"postgresql://{parts.username}@127.0.0.1:{listen}/{database}"
         self._folder = folder
         self._config = folder / "pgbouncer.ini"
         self._config.write_text(
@@ -54,6 +55,7 @@ class Bouncer:
                 host=parts.hostname,
                 port=parts.port,
                 user=parts.username,
+                password=parts.password,
                 listen=listen,
                 folder=folder,
             )
@@ -88,23 +90,15 @@ class Bouncer:
 
 
 @pytest.fixture
-def dsn(programs) -> Iterator[str]:
-    """A migrated database on TCP: PgBouncer's user may not come by the socket of ours."""
-    with loopback_server(programs) as address:
-        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-            runner.run(migrate(address))
-        yield address
-
-
-@pytest.fixture
-async def bouncer(dsn) -> AsyncIterator[Bouncer]:
-    """A PgBouncer before this test's database."""
+async def bouncer(dsn, server_folder) -> AsyncIterator[Bouncer]:
+    """A PgBouncer before this test's database, which its user may reach by TCP alone."""
     if shutil.which("pgbouncer") is None:
         assert "CI" not in os.environ, ".ci/run installs pgbouncer"
         pytest.skip("pgbouncer is missing: apt install pgbouncer")
     # Not in pytest's folder, where its user may not go.
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as folder:
-        made = Bouncer(dsn, Path(folder))
+        tcp = ServerFiles(server_folder).address.read_text().strip()
+        made = Bouncer(read_address(dsn).database, tcp, Path(folder))
         await made.start()
         yield made
         made.kill()
@@ -230,14 +224,12 @@ async def test_a_pgbouncer_that_is_killed_under_load_costs_nothing_and_doubles_n
 
 
 @pytest.mark.parametrize(("cache", "fails"), [(100, True), (0, False)])
-def test_check_names_the_setting_that_an_old_pgbouncer_needs(dsn, through, cache, fails):
-    environ = environment(through, {}, {"database_direct_url": dsn, "statement_cache": cache})
-    ended = subprocess.run(
-        [sys.executable, "-m", "dispatcher", "check"],
-        env=environ, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ("DISPATCHER_STATEMENT_CACHE=0" in ended.stdout) == fails
-    assert "Traceback" not in ended.stderr
+async def test_check_names_the_setting_that_an_old_pgbouncer_needs(
+    command, dsn, through, cache, fails
+):
+    settings = {"DATABASE_URL": through, "DATABASE_DIRECT_URL": dsn, "STATEMENT_CACHE": cache}
+    ended = await command("check", **settings)
+    assert ("DISPATCHER_STATEMENT_CACHE=0" in ended.out) == fails
 
 
 async def test_a_worker_with_a_cache_behind_it_ends_with_a_line(db, dsn, workers, sim, through):

@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own on TCP, for what reaches none by its socket: poolers and containers."""
+"""A PostgreSQL of its own on TCP, for other hosts, containers and TLS."""
 
 import os
 import shutil
