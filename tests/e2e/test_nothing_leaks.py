@@ -1,13 +1,10 @@
 """No number, variable or secret in a log line, a metric, an error or a masked page."""
 
-import asyncio
 import json
-import os
-import sys
 
 import aiohttp
 import pytest
-from support.service import app_settings, running, until
+from support.service import app_settings, command, running, until
 
 from dispatcher.simulator import Simulator, read_faults
 
@@ -53,8 +50,8 @@ async def test_a_run_with_faults_logs_no_number_variable_or_secret(db, dsn):
             await until(lambda: db.fetchval(listed), what="the reports are listed")
             _, metrics = await service.get("/metrics")
             pages = await masked_pages(service.url, db)
-            told = [await run(dsn, *words) for words in COMMANDS]
-            unknown = await run(dsn, "show", "1")
+            told = [await command(*words, dsn=dsn) for words in COMMANDS]
+            unknown = await command("show", "1", dsn=dsn)
     said = "\n".join([*service.log, metrics, *pages, *told, unknown])
     assert len(service.log) > 5
     assert "batch sent" in said
@@ -95,15 +92,3 @@ async def masked_pages(url: str, db) -> list[str]:
                 assert answer.status == 200
                 texts.append(await answer.text())
     return texts
-
-
-async def run(dsn: str, *words: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dispatcher", *words),
-        env=environment | {"DISPATCHER_DATABASE_URL": dsn},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await process.communicate()
-    return out.decode()

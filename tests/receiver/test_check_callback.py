@@ -1,11 +1,8 @@
 """`dispatcher check` sends a test report to the public address, and sees it arrive."""
 
-import asyncio
-import os
-import sys
-
 import pytest
 from support.provider import app_at
+from support.service import command
 from support.waiting import until
 from test_reports_end_to_end import TOKEN, free_port
 
@@ -38,16 +35,10 @@ async def receiver(workers, reporting):
 
 async def check(dsn: str, app: dict, settings: dict[str, str]) -> str:
     """Return the line about reports, without the warning that anybody can post them."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCHER_")}
-    environ |= {f"DISPATCHER_{name.upper()}": value for name, value in settings.items()}
+    environ = {f"DISPATCHER_{name.upper()}": value for name, value in settings.items()}
     environ |= {f"DISPATCHER_APPS__DEFAULT__{k.upper()}": str(v) for k, v in app.items()}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dispatcher", "check"),
-        env=environ | {"DISPATCHER_DATABASE_URL": dsn},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate()
-    lines = [line for line in out.decode().splitlines() if "  reports" in line]
+    out = await command("check", dsn=dsn, **environ)
+    lines = [line for line in out.splitlines() if "  reports" in line]
     (line,) = [line for line in lines if not line.startswith("warn")]
     assert TOKEN not in line
     return line
