@@ -45,7 +45,8 @@ async def test_a_host_that_cannot_send_stops_only_its_own_claims(db, workers, si
     await seen(sim, lambda: sim.ledger.numbers == 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    cut_off = await workers.start({"default": app_at(nowhere, timeout="1s")})
+    # A heartbeat each 2 s: it is what marks the app.
+    cut_off = await workers.start({"default": app_at(nowhere, timeout="1s")}, lease="11s")
     numbers = itertools.count(1)
 
     def stopped() -> bool:

@@ -170,7 +170,8 @@ async def test_a_refused_claim_lets_requests_end_first(db, workers, sim):
     ),
 )
 async def test_a_part_that_is_refused_ends_nothing_else(db, workers, sim, change, part):
-    worker = await workers.start({"default": app_at(sim.url)}, retention="1h", lease="41s")
+    settings = {"retention": "1h", "lease": "12s"}  # a heartbeat each 2 s
+    worker = await workers.start({"default": app_at(sim.url, timeout="2s")}, **settings)
     await db.execute(change)
 
     async def failing() -> list[str]:
@@ -179,7 +180,7 @@ async def test_a_part_that_is_refused_ends_nothing_else(db, workers, sim, change
     if part.startswith("maintenance"):  # its next round would be in a minute
         worker.kill()
         await db.execute("DELETE FROM dispatcher.worker")
-        worker = await workers.start({"default": app_at(sim.url)}, retention="1h", lease="41s")
+        worker = await workers.start({"default": app_at(sim.url, timeout="2s")}, **settings)
     [line] = await until(failing, deadline=30, what="the heartbeat names the part")
     assert line.startswith(f"{part}: ")
     assert "dispatcher migrate" in line
@@ -191,7 +192,7 @@ async def test_a_part_that_is_refused_ends_nothing_else(db, workers, sim, change
 
 @pytest.mark.slow
 async def test_a_worker_whose_row_is_gone_ends_with_a_line(db, workers, sim):
-    worker = await workers.start({"default": app_at(sim.url)}, lease="41s")
+    worker = await workers.start({"default": app_at(sim.url, timeout="2s")}, lease="12s")
     await db.execute("DELETE FROM dispatcher.worker")
     assert await worker.ended() == 1
     assert "is gone from dispatcher.worker" in worker.text().splitlines()[-1]
