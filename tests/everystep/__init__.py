@@ -5,6 +5,7 @@
     ./dev everystep                        all steps, all faults: an hour on two processors
     ./dev everystep --continue FILE        the same, with its results in FILE: what it lacks is done
     ./dev everystep --slice 7              eight minutes of them, drawn by a seed
+    ./dev everystep --slice 7 --runs 24    the first 24 runs of that slice
     ./dev everystep --step LABEL --fault kill      one of them again, with its logs
 
 A step is one message of PostgreSQL's protocol between a process of the service and its database,

@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev everystep", description=__doc__)
     parser.add_argument("--slice", type=int, metavar="SEED", help="a part, drawn by this seed")
     parser.add_argument("--minutes", type=float, help="end after so many (90, of a slice 8)")
+    parser.add_argument("--runs", type=int, metavar="N", help="at most so many of them")
     parser.add_argument("--step", metavar="LABEL", help="only this step; its logs are kept")
     parser.add_argument("--fault", choices=FAULTS, help="only this fault")
     parser.add_argument("--list", action="store_true", help="print the steps and end")
@@ -50,7 +51,8 @@ def main() -> int:
 
 async def _main(given: argparse.Namespace) -> int:
     console = Console()
-    whole = given.slice is None and given.fault is None and given.step is None and not given.list
+    parts = (given.slice, given.runs, given.step, given.fault)
+    whole = all(part is None for part in parts) and not given.list
     file = _file(given.file, whole=whole, console=console)
     minutes = given.minutes
     if minutes is None:
@@ -68,7 +70,7 @@ async def _main(given: argparse.Namespace) -> int:
             return 0
         jobs = _jobs(steps, given.fault)
         Random(given.slice or 1).shuffle(jobs)
-        outcome = await crew.work(jobs)
+        outcome = await crew.work(jobs[: given.runs])
     code = _tell(outcome, console)
     if whole:
         write(steps, outcome)
