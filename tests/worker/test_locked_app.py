@@ -106,9 +106,10 @@ async def test_what_still_waits_for_it_at_a_stop_is_kept(
 @pytest.mark.slow
 @pytest.mark.parametrize("stops", [False, True])
 async def test_other_answers_of_an_app_do_not_wait_for_a_held_batch(
-    hands, forgotten, tmp_path, stops
+    hands, forgotten, tmp_path, monkeypatch, stops
 ):
     """A person settles an unsure request while its late answer comes, and commits much later."""
+    monkeypatch.setattr(recording, "LOCKED_RETRY_SECONDS", 0.5)
     await hands.begin()
     batches = []
     for first in range(3):
@@ -256,7 +257,10 @@ def unknown(batch: Batch) -> BatchResult:
 
 
 @pytest.mark.slow
-async def test_many_answers_that_wait_for_it_are_written_in_parts(db, hands, forgotten, tmp_path):
+async def test_many_answers_that_wait_for_it_are_written_in_parts(
+    db, hands, forgotten, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recording, "LOCKED_RETRY_SECONDS", 0.5)
     count = 2 * MAX_TRANSACTION_RESULTS + 5
     for app in APPS:
         await register_app(
