@@ -1192,7 +1192,9 @@ BEGIN
         priority = coalesce(c.move_priority, q.priority),
         -- What was moved to a later time is no wait by a clock ahead: end_clock_waits() leaves it.
         waits_since = CASE WHEN c.move_to IS NULL THEN q.waits_since
-            WHEN c.move_to <= clock_timestamp() THEN c.move_to ELSE '-infinity' END
+            WHEN c.move_to <= clock_timestamp() THEN c.move_to ELSE '-infinity' END,
+        -- It waits for that time, and for nothing that the end of a pause ends.
+        code = CASE WHEN c.move_to IS NULL THEN q.code END
     FROM unnest(ids) WITH ORDINALITY AS u (id, place)
     WHERE q.id = u.id AND q.id = ANY (ids);
     UPDATE dispatcher.campaign m
@@ -1461,7 +1463,7 @@ END $$;
 
 -- End what waits by a clock which was ahead of this one. Messages and bulk rows that it inserted to be due
 -- at once are due now; what it returned to the queue waits from now on as long as it was to wait then, which
--- is not at all for most. What was moved to a later time stays. It looks at the next *most* rows *after* an
+-- is not at all for most, but until its own time, or that of its moved campaign. It looks at the next *most* rows *after* an
 -- id; returns how many it changed, and the last id, null at the end. The first step also counts the
 -- silence of unsure requests from now on, if they became so by that clock.
 CREATE FUNCTION dispatcher.end_clock_waits(
@@ -1491,7 +1493,17 @@ BEGIN
         ORDER BY id LIMIT most
     ) AS w;
     UPDATE dispatcher.queue w
-    SET due_at = at + greatest(w.due_at - w.waits_since, '0'), waits_since = at
+    SET waits_since = at, (due_at, code) = (
+        SELECT greatest(t.waited, t.told), CASE WHEN t.told > t.waited THEN NULL ELSE w.code END
+        FROM (
+            SELECT at + greatest(w.due_at - w.waits_since, '0') AS waited, greatest((
+                SELECT m.send_at FROM dispatcher.message m
+                WHERE m.id = w.id AND m.send_at > m.queued_at
+            ), (
+                SELECT c.move_to FROM dispatcher.campaign c
+                WHERE c.name = w.campaign AND c.changed_at <= at
+            )) AS told
+        ) AS t)
     WHERE ctid = ANY (ARRAY(
         SELECT q.ctid FROM dispatcher.queue q
         LEFT JOIN dispatcher.message m ON m.id = q.id AND m.id = ANY (later)

@@ -579,6 +579,8 @@ DECLARE
 BEGIN
     expired := 0;
     IF NOT pg_try_advisory_xact_lock(hashtext('dispatcher.expire')) THEN
+        last := after;  -- the next call goes on there, and not again from the beginning
+        last_id := after_id;
         RETURN;
     END IF;
     after := coalesce(after, (

@@ -196,6 +196,34 @@ async def test_a_wait_that_was_ended_is_no_wait_after_a_jump_back(db, hands, by)
     assert await waits(db) <= timedelta()
 
 
+@pytest.mark.parametrize("returned", [withheld, given_back])
+@pytest.mark.parametrize("told", ["by itself", "by its campaign"])
+async def test_what_a_clock_ahead_sent_too_early_waits_for_its_time_again(
+    db, hands, returned, told
+):
+    """A message for later, which was inserted while the clock was right."""
+    await hands.begin()
+    if told == "by itself":
+        await db.execute(
+            "INSERT INTO dispatcher.message (recipient, template_id, send_at)"
+            " VALUES ('+8613112345678', 't', now() + interval '2 hours')"
+        )
+    else:
+        await db.execute(LIST, 1)
+        await db.execute("SELECT dispatcher.move_campaign('list', now() + interval '2 hours')")
+        assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == 1
+    await db.execute("UPDATE dispatcher.queue SET due_at = now()")
+    await returned(hands)
+    await db.execute(
+        "UPDATE dispatcher.queue SET due_at = due_at + interval '3 hours',"
+        " waits_since = waits_since + interval '3 hours'"
+    )
+    assert await db.fetchval(MADE_DUE) == 1
+    assert timedelta(minutes=119) < await waits(db) < timedelta(minutes=121)
+    assert await db.fetchval(MADE_DUE) == 0
+    assert await db.fetchval("SELECT dispatcher.end_refusal_waits('default')") == 0
+
+
 FIRST_WAIT = (
     "SELECT min(due_at - clock_timestamp()) FROM"
     " (SELECT due_at FROM dispatcher.queue UNION ALL SELECT due_at FROM dispatcher.bulk) AS w"

@@ -237,3 +237,22 @@ async def test_resume_makes_many_due_in_steps(db, hands, operator):
     assert await db.fetchval("SELECT dispatcher.end_country_waits('default')") == 0
     await resume(operator, "a test", "default")
     assert await db.fetchval(OVER) == 0
+
+
+@pytest.mark.parametrize("code", ["E000505", "E000630"])
+async def test_what_is_moved_under_a_pause_waits_for_its_new_time(db, hands, operator, code):
+    await hands.begin()
+    await db.execute(
+        "INSERT INTO dispatcher.message (recipient, template_id, campaign)"
+        " VALUES ('+8613112345678', 't', 'list')"
+    )
+    [batch] = await hands.claim()
+    if code == "E000630":
+        waits = [Deferred(each, code, 600.0, counted=False) for each in batch.messages]
+        assert await hands.record(batch, Resolved(waits))
+    else:
+        assert await hands.record(batch, ReturnAll(Pause(code, "a wrong key", 60.0, 60.0)))
+    await db.execute("SELECT dispatcher.move_campaign('list', now() + interval '30 minutes')")
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == 1
+    await resume(operator, "a test", "default")
+    assert await db.fetchval("SELECT due_at > now() + interval '29 minutes' FROM dispatcher.queue")

@@ -90,6 +90,16 @@ async def test_many_that_expire_at_one_time_all_expire(db, database):
     assert await states(db) == {"expired": 40_001}
 
 
+async def test_who_finds_another_worker_at_it_goes_on_where_it_was(db, dsn, database):
+    after = run_time.ExpiryCursor(await db.fetchval("SELECT now()"), 7)
+    other = await connect(dsn)
+    async with other.transaction():
+        await other.execute("SELECT dispatcher.expire()")
+        assert await run_time.expire(database, after) == (0, after)
+        assert await run_time.expire(database) == (0, None)
+    await other.close()
+
+
 async def test_what_was_requeued_expires_no_more(db, database):
     [one] = await insert(db, 1, lifetime=0.05)
     await db.execute("SELECT pg_sleep(0.1)")
