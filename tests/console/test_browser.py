@@ -8,18 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+import asyncpg
 import pytest
+import pytest_asyncio
 from client import TOKEN
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from screenshots import ARGUMENTS, CHROMIUM, FOLDER, save
 from support.service import DEADLINE, Service, app_settings, running, until
 
+from dispatcher.db.database import connect
 from dispatcher.simulator import Simulator, read_faults
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is missing (Debian: apt install chromium)"
-)
+# All tests share a browser, which belongs to one event loop: so do they, and their fixtures.
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="chromium is missing (Debian: apt install chromium)"
+    ),
+]
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
+COLOR_RULES = ["color-contrast", "link-in-text-block"]  # that differ in light and dark
 SIZES = {"desktop": (1280, 800), "phone": (390, 844), "narrow": (320, 640)}
 NUMBER = "+8613112345678"
 INSERT = """
@@ -83,30 +91,44 @@ class Scene:
         await expect(self.page.get_by_role("status")).to_be_visible()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for all tests: each has contexts of its own."""
+    expect.set_options(timeout=DEADLINE * 1000)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def db(dsn) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to this test's database, in the loop of the browser."""
+    connection = await connect(dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def provider() -> AsyncIterator[Simulator]:
     async with Simulator({"key": "secret"}) as simulator:
         yield simulator
 
 
-@pytest.fixture
-async def scene(dsn, provider) -> AsyncIterator[Scene]:
+@pytest_asyncio.fixture(loop_scope="module")
+async def scene(browser, dsn, provider) -> AsyncIterator[Scene]:
     settings = app_settings(provider.url, timeout="5")
-    async with (
-        running(dsn, **settings, DISPATCHER_CONSOLE_TOKEN=TOKEN) as service,
-        async_playwright() as playwright,
-    ):
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with running(dsn, **settings, DISPATCHER_CONSOLE_TOKEN=TOKEN) as service:
         context = await browser.new_context()
         context.set_default_timeout(DEADLINE * 1000)
-        expect.set_options(timeout=DEADLINE * 1000)
         page = await context.new_page()
         scene = Scene(service, browser, context, page)
         # The browser logs violations of the content security policy too.
         page.on("console", lambda message: scene.errors.append(message.text))
         page.on("pageerror", lambda error: scene.errors.append(str(error)))
         yield scene
-        await browser.close()
+        for each in browser.contexts:
+            await each.close()
 
 
 async def test_a_wrong_token_shows_nothing(scene):
@@ -333,23 +355,20 @@ async def test_a_count_leads_to_a_list_and_an_action_on_it(scene, db, count, sho
     assert scene.errors == []
 
 
-@pytest.mark.timeout(600)  # checks 66 pages
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_page_is_accessible(scene, db, provider, scheme):
+@pytest.mark.timeout(600)  # checks 72 pages, in light and dark
+async def test_every_page_is_accessible(scene, db, provider):
     await _fill(db, provider)
     await scene.log_in()
     pages = await _pages(db)
     errors = []
     for size, (width, height) in SIZES.items():
-        context = await scene.browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme
-        )
+        context = await scene.browser.new_context(viewport={"width": width, "height": height})
         page = await context.new_page()
         for name, path in pages.items():
             if name != "login":
                 await context.add_cookies(await scene.context.cookies())
             await page.goto(f"{scene.service.url}/console{path}")
-            place = f"{name}-{size}-{scheme}"
+            place = f"{name}-{size}"
             errors += [f"{place}: {each}" for each in await _check(page, place, width)]
         await context.close()
     assert errors == []
@@ -410,21 +429,27 @@ WORDS = """() => {
 
 
 async def _check(page: Page, place: str, width: int) -> list[str]:
-    """Return the accessibility errors of a page, and whether it is too wide."""
+    """Return the accessibility errors of a page in light and dark, and whether it is too wide."""
     if place.startswith("dashboard"):
         await expect(page.locator("#live-status")).to_have_text("Updated every second.")
         await expect(page.locator(".u-legend").first).to_be_visible()
     # What is folded must be accessible and fit as well.
     await page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
-    if FOLDER:
-        await save(page, place, full=True)
     # The pages' policy forbids other scripts, but not the browser's own evaluate().
     await page.evaluate(AXE.read_text())
-    found = await page.evaluate("axe.run({resultTypes: ['violations']})")
-    errors = [
-        f"{each['id']}: {each['help']}: {each['nodes'][0]['html'][:120]}"
-        for each in found["violations"]
-    ]
+    errors = []
+    for scheme, rules in (("light", {}), ("dark", {"runOnly": COLOR_RULES})):
+        await page.emulate_media(color_scheme=scheme)
+        await page.evaluate("new Promise(requestAnimationFrame)")  # by then charts are drawn again
+        if FOLDER:
+            await save(page, f"{place}-{scheme}", full=True)
+        options = {"resultTypes": ["violations"], **rules}
+        found = await page.evaluate("options => axe.run(options)", options)
+        errors += [
+            f"{scheme}: {each['id']}: {each['help']}: {each['nodes'][0]['html'][:120]}"
+            for each in found["violations"]
+        ]
+    await page.emulate_media(color_scheme="light")
     wide = await page.evaluate("document.documentElement.scrollWidth")
     return [*errors, f"{wide} pixels wide on a screen of {width}"] if wide > width else errors
 
