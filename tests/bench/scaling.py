@@ -29,7 +29,8 @@ from dispatcher.db.operator import resume
 CLAIM_SIZE = 500  # rows of one timed claim
 TIMED_CLAIMS = 100
 VARIANT = Variant(2)
-# Sent before each run: the first scan of a worker covers everything that was ever claimed.
+# Sent before each run, if it has as many: the first scan of a worker covers everything that was
+# ever claimed.
 WARM_UP_MESSAGES = 20_000
 MESSAGES_PER_SEED_STATEMENT = 500_000
 SECONDS_PER_DAY = 86_400.0
@@ -184,7 +185,7 @@ async def _send(
             VARIANT,
             messages,
             others_due=others_due,
-            warm_up=WARM_UP_MESSAGES,
+            warm_up=min(WARM_UP_MESSAGES, messages),
         )
         return messages / sample.seconds
     finally:
