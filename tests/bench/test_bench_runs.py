@@ -33,7 +33,7 @@ async def run(*arguments: str) -> str:
     """Return what a benchmark prints.
 
     On a busy machine the load generator of `reports` may be gone from /proc before its processor
-    time is read, which is told as a database that is away: that is tried once more.
+    time is read, and the error line names the database: that is tried once more.
     """
     status, output, error = await _run(*arguments)
     if status and "No PostgreSQL answers" in error:

@@ -38,7 +38,7 @@ def test_no_step_of_a_slice_loses_anything_or_sends_it_twice(monkeypatch):
 
 
 # One step for each guard, at which its absence shows: with the fault, the seconds that what is lost
-# is waited for, and how that is told. A worker that is frozen in a claim is no such step: when it
+# is waited for, and what is printed. A worker that is frozen in a claim is no such step: when it
 # thaws, its connection is cut before its lease is asked (see tests/worker).
 SHOWS = {
     "no answer after the body was sent is unsure": (
