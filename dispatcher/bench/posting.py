@@ -183,6 +183,7 @@ async def main(port: str, path: str, *numbers: str) -> None:
         connections=int(connections),
     )
     print(json.encode(posted).decode(), flush=True)  # noqa: T201 - the parent reads it
+    await asyncio.to_thread(sys.stdin.read)  # its processor time is read now
 
 
 if __name__ == "__main__":

@@ -30,19 +30,7 @@ TIMEOUT_SECONDS = 300.0
 
 
 async def run(*arguments: str) -> str:
-    """Return what a benchmark prints.
-
-    On a busy machine the load generator of `reports` may be gone from /proc before its processor
-    time is read, and the error line names the database: that is tried once more.
-    """
-    status, output, error = await _run(*arguments)
-    if status and "No PostgreSQL answers" in error:
-        status, output, error = await _run(*arguments)
-    assert status == 0, error
-    return output
-
-
-async def _run(*arguments: str) -> tuple[int | None, str, str]:
+    """Return what a benchmark prints."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *arguments),
         cwd=ROOT,
@@ -52,7 +40,8 @@ async def _run(*arguments: str) -> tuple[int | None, str, str]:
     )
     async with asyncio.timeout(TIMEOUT_SECONDS):
         output, error = await process.communicate()
-    return process.returncode, output.decode(), error.decode()
+    assert process.returncode == 0, error.decode()
+    return output.decode()
 
 
 @pytest.mark.parametrize("name", USUAL)
