@@ -405,8 +405,7 @@ async def _settle(scene: Scene) -> list[str]:
         return ["what a clock that was ahead returned to the queue waits until then"]
     # What was to wait by a clock that was a day ahead.
     await _until_told(base, partial(_let_pass, CLOCK_AHEAD_SECONDS))
-    await _until_told(base, _resume)
-    if not await _until_told(base, finished):
+    if not await _until_told(base, _resumed_and_finished):
         return [f"not everything had its end after {QUIET:.0f} s of quiet"]
     if scene.receiver is None:
         return []
@@ -425,15 +424,17 @@ async def _nothing_returned_ahead(db: asyncpg.Connection) -> bool:
     )
 
 
-async def _resume(db: asyncpg.Connection) -> bool:
-    """Be the operator of apps that a start paused: a day ahead, the data look like a backup.
+async def _resumed_and_finished(db: asyncpg.Connection) -> bool:
+    """Be the operator of paused apps, and tell whether all has its end.
 
-    Those of a restored backup are resumed before (see `chaos.restore`).
+    A start pauses them: a day ahead, the data look like a backup. So does the brake of spikes, for
+    which days pass in a storm as well. Those of a restored backup are resumed before (see
+    `chaos.restore`).
     """
     await db.execute(
         "SELECT dispatcher.resume(name) FROM dispatcher.app WHERE paused_by = 'operator'"
     )
-    return True
+    return await finished(db)
 
 
 async def _let_pass(seconds: float, db: asyncpg.Connection) -> bool:
