@@ -1463,9 +1463,9 @@ END $$;
 
 -- End what waits by a clock which was ahead of this one. Messages and bulk rows that it inserted to be due
 -- at once are due now; what it returned to the queue waits from now on as long as it was to wait then, which
--- is not at all for most, but until its own time, or that of its moved campaign. It looks at the next *most* rows *after* an
--- id; returns how many it changed, and the last id, null at the end. The first step also counts the
--- silence of unsure requests from now on, if they became so by that clock.
+-- is not at all for most, but at least until its own time, or that to which its campaign was moved. It looks
+-- at the next *most* rows *after* an id; returns how many it changed, and the last id, null at the end. The
+-- first step also counts the silence of unsure requests from now on, if they became so by that clock.
 CREATE FUNCTION dispatcher.end_clock_waits(
     after bigint DEFAULT 0, most integer DEFAULT 20000, OUT ended bigint, OUT last bigint
 )

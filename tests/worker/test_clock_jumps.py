@@ -171,6 +171,7 @@ async def test_what_a_clock_ahead_deferred_keeps_its_wait(db, hands):
     await jump_back(db)
     assert await db.fetchval(MADE_DUE) == 1
     assert timedelta(minutes=9) < await waits(db) <= timedelta(minutes=10)
+    assert await db.fetchval("SELECT code FROM dispatcher.queue") == NEVER_SENT
     assert await db.fetchval(MADE_DUE) == 0
 
 

@@ -252,6 +252,9 @@ async def test_what_is_moved_under_a_pause_waits_for_its_new_time(db, hands, ope
         assert await hands.record(batch, Resolved(waits))
     else:
         assert await hands.record(batch, ReturnAll(Pause(code, "a wrong key", 60.0, 60.0)))
+    await db.execute("SELECT dispatcher.move_campaign('list', NULL, priority => 2)")
+    assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == 1
+    assert await db.fetchval("SELECT code FROM dispatcher.queue") == code
     await db.execute("SELECT dispatcher.move_campaign('list', now() + interval '30 minutes')")
     assert await db.fetchval("SELECT dispatcher.move_campaign_step()") == 1
     await resume(operator, "a test", "default")
