@@ -2,7 +2,8 @@
 
 Two things open it. Requests with unknown results: each further one would make more messages
 unsure. And requests of different texts that are refused, while none is accepted: then it is not
-the content, and halving on would reject what waits. A paused app is probed, and then starts
+the content, and halving on would reject what waits. Where the code is unknown or of a firewall, two
+refused messages are enough. A paused app is probed, and then starts
 slowly: one request, then two, four, eight.
 
 The state is kept in table `app`, shared by all workers; see apply_to_circuit in db/circuit.py.
@@ -55,6 +56,7 @@ class Refused(Struct, frozen=True):
     text: int  # digest of everything but the number
     code: str
     reason: str
+    pause: Pause | None = None  # if the one before was refused too: of an unknown code
 
 
 Signal = Answered | Unknown | Refused
@@ -102,8 +104,8 @@ def signal(result: BatchResult) -> Signal | None:
     match result.verdict:
         case UnknownResult(code, reason):
             return Unknown(code, reason)
-        case Resolved(refused=True) if result.tries > 0:
-            return Refused(_text_digest(result.batch), result.code, result.description)
+        case Resolved(refused=True, pause=pause) if result.tries > 0:
+            return Refused(_text_digest(result.batch), result.code, result.description, pause)
         case Resolved() if result.tries > 0:
             return Answered()
         case _:
@@ -164,11 +166,13 @@ def _next(
             opens = state.unknown >= limits.unknown or unknown_share_is_high
             return state, _opened_for_unknown(each, state.unknown) if opens else None
         case Refused(text=text):
-            refused = state.refused if text in state.refused else (*state.refused, text)
+            before = state.refused
+            refused = before if text in before else (*before, text)
             slow_start = _answered(state.slow_start)
             state = replace(state, unknown=0, refused=refused, slow_start=slow_start)
-            opens = len(refused) >= limits.refused
-            return state, _opened_for_refusals(each, len(refused)) if opens else None
+            if len(refused) >= limits.refused:
+                return state, _opened_for_refusals(each, len(refused))
+            return state, each.pause if before else None
 
 
 def _answered(round_: SlowStart | None) -> SlowStart | None:

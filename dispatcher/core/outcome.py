@@ -101,7 +101,7 @@ class Resolved(Struct, frozen=True, tag=True):
     throttled: int = 0  # numbers that flow control refused
     countries: list[CountryPause] = []  # to pause
     refused: bool = False  # the request, one message or text by now, was refused for its content
-    pause: Pause | None = None
+    pause: Pause | None = None  # of a *refused* request: if the one before it was refused too
 
 
 class UnknownResult(Struct, frozen=True, tag=True):
@@ -364,8 +364,9 @@ def _unknown(packed: RequestDraft, reply: Reply, row: Code, context: EvaluationC
     """Return the verdict on an unknown code of a request, or on the page of a firewall.
 
     HTTP 401 and 403 concern the account, as all known codes with them do: the app is paused. At
-    another 4xx the request is split, so that one message cannot stop the others, and the app is
-    paused for the last one. At any other status the messages may have been sent.
+    another 4xx the request is split, so that one message cannot stop the others; the app is paused
+    if a second message in a row is refused alone (core/circuit.py). At any other status the
+    messages may have been sent.
     """
     match reply.http_status // 100, reply.http_status:
         case _, 401 | 403:
@@ -382,7 +383,7 @@ def _isolate(
     """Split a request that was refused for its content; reject a single message, or a single text.
 
     An ambiguous refusal of a single message may be a fault of the provider, and an unknown code
-    says nothing about it: the message is deferred, and an unknown code pauses the app.
+    says nothing about it: the message is deferred, and the circuit may pause the app.
     """
     if row.code == TOO_LARGE and packed.size <= SMALL_REQUEST_BYTES:
         return ReturnAll(_pause(row, reply))  # no message is to blame

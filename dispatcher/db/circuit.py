@@ -140,8 +140,12 @@ async def _apply(
         applied.opened[app] = Opened(new.pause, opened_at)
     elif new.state != state:
         await connection.execute(sql("set_circuit"), app, *_columns(new.state))
-    for held in new.held:
-        results[fresh[held]] = _held(results[fresh[held]], state.pause_code)
+    held = {fresh[place] for place in new.held}
+    for place in places:
+        if place in held:
+            results[place] = _held(results[place], state.pause_code)
+        else:
+            results[place] = _without_pause_if_refused(results[place])
     await _apply_flow_control(connection, row, [results[place] for place in places])
 
 
@@ -242,6 +246,14 @@ def _held(result: BatchResult, paused_for: str | None) -> BatchResult:
         for message in result.batch.messages
     ]
     return replace(result, verdict=Resolved(outcomes, refused=True, pause=pause))
+
+
+def _without_pause_if_refused(result: BatchResult) -> BatchResult:
+    """Return *result* so that one refused message pauses no app: the circuit opens if it must."""
+    verdict = result.verdict
+    if not isinstance(verdict, Resolved) or not verdict.refused or verdict.pause is None:
+        return result
+    return replace(result, verdict=replace(verdict, pause=None))
 
 
 def _without_country_pauses(result: BatchResult) -> BatchResult:

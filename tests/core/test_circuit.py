@@ -15,6 +15,7 @@ from dispatcher.core.circuit import (
     is_answer_of_api,
 )
 from dispatcher.core.codes import ALL_REFUSED, UNKNOWN_RESULTS
+from dispatcher.core.delays import Pause
 from dispatcher.core.message import NoReply, Reply
 
 LIMITS = CircuitLimits(unknown=3, refused=5)
@@ -28,6 +29,17 @@ def refused(text: int) -> Refused:
 
 def played(*signals, state=None, **more):
     return change(state or CircuitState(), signals, LIMITS, **more)
+
+
+def test_a_second_message_in_a_row_that_a_firewall_refuses_opens_the_circuit():
+    ban = Pause("HTTP 418", "A firewall refuses.", 60.0, 600.0)
+    blocked = [Refused(text, "HTTP 418", "blocked", ban) for text in (1, 2)]
+    assert played(blocked[0]).pause is None
+    assert played(blocked[0], FINE, blocked[1]).pause is None
+    assert played(*blocked).pause == ban
+    assert played(blocked[0], blocked[0]).pause == ban  # one text for all numbers
+    assert played(refused(1), blocked[1]).pause == ban
+    assert played(blocked[0], refused(1)).pause is None
 
 
 def test_unknown_results_in_a_row_open_the_circuit():
