@@ -165,15 +165,21 @@ async def _pause_old_queue(connection: Connection, last_at: float | None) -> tup
     return row["apps"], why
 
 
+class Registration(NamedTuple):
+    """A worker, as the database knows it."""
+
+    id: int  # new at each start; a restored database may give it again
+    started: float  # when its row was written, seconds since 1970 by the database's clock
+
+
 async def register_worker(
     database: Database, *, host: str, pid: int, version: str, apps: list[str], lease: float
-) -> int:
-    """Register a worker; return its id, which is new at each start."""
+) -> Registration:
+    """Register a worker; its row counts as its first heartbeat."""
     async with database.transaction() as connection:
-        worker: int = await connection.fetchval(
-            sql("register_worker"), host, pid, version, apps, lease
-        )
-    return worker
+        rows = await connection.fetch(sql("register_worker"), host, pid, version, apps, lease)
+    [row] = rows
+    return Registration(row["id"], row["started"])
 
 
 async def database_id(database: Database) -> str:

@@ -191,17 +191,17 @@ async def _work(
         vital.dsn, max_size=size, statement_cache=settings.statement_cache
     ) as database:
         state.watch("work", database.pool)
-        worker = await _register(settings, vital, stop)
-        if worker is None:
+        registration = await _register(settings, vital, stop)
+        if registration is None:
             return
         await _look_ahead(settings, vital, failing)
-        log.info("worker started", worker=worker, apps=list(settings.apps))
+        log.info("worker started", worker=registration.id, apps=list(settings.apps))
         with _tracing(settings) as trace:
             one = Worker(
                 settings,
                 database=database,
                 vital=vital,
-                worker=worker,
+                registration=registration,
                 stop=stop,
                 metrics=metrics,
                 failing=failing,
@@ -209,7 +209,7 @@ async def _work(
             )
             await _unless(stop, one.recorder.replay_spool())
             await one.work()
-    log.info("worker stopped", worker=worker)
+    log.info("worker stopped", worker=registration.id)
 
 
 def connections_needed(settings: Settings) -> int:
@@ -269,8 +269,10 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> Non
         working.result()  # raises the error of *work*
 
 
-async def _register(settings: Settings, vital: Database, stop: asyncio.Event) -> int | None:
-    """Register the apps and this worker; return its id, or None if *stop* is set before.
+async def _register(
+    settings: Settings, vital: Database, stop: asyncio.Event
+) -> workers.Registration | None:
+    """Register the apps and this worker; return None if *stop* is set before.
 
     The migration has just succeeded, so an unavailable database is tried again. An id that was
     given to a failed call stays unused.
@@ -285,7 +287,7 @@ async def _register(settings: Settings, vital: Database, stop: asyncio.Event) ->
 
     last = read_last_heartbeat(settings.data_dir)
 
-    async def register() -> int:
+    async def register() -> workers.Registration:
         apps, why = await workers.pause_after_restore(vital, last)
         if apps:
             log.warning("started paused", apps=apps, why=why)

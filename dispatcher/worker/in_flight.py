@@ -55,13 +55,19 @@ class Lease:
     more, even when the next heartbeat succeeds.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, seconds: float, clock: Callable[[], float], started: float | None = None
+    ) -> None:
+        """Begin a lease of *seconds*; *started* is when the worker's row was written.
+
+        That is known from the beginning: the database may be restored before the first heartbeat.
+        """
         self._seconds = seconds * LEASE_RATIO
         self._clock = clock
         self._renewed = clock()
         self._valid_from = self._renewed
-        self.heartbeat_at: float | None = None  # the last one, by the database's clock
-        self.started: float | None = None  # when the worker's row was written, the same
+        self.heartbeat_at = started  # the last one, by the database's clock
+        self.started = started  # the same clock
 
     def renew(
         self,

@@ -19,7 +19,7 @@ from dispatcher.db.dsn import direct_address
 from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.last_heartbeat import HeartbeatFile, LastHeartbeat
 from dispatcher.db.loop import FailingParts, StoppingTaskGroup, attempt
-from dispatcher.db.workers import Heartbeat, listen_urgent
+from dispatcher.db.workers import listen_urgent
 from dispatcher.provider.client import Account, Client
 from dispatcher.settings import AppSettings, Settings
 from dispatcher.telemetry import Metrics
@@ -50,7 +50,7 @@ class Worker:
         *,
         database: Database,
         vital: Database,
-        worker: int,
+        registration: workers.Registration,
         stop: asyncio.Event,
         metrics: Metrics,
         failing: FailingParts,
@@ -61,17 +61,17 @@ class Worker:
         self.failing = failing
         self.trace = trace
         self.vital = vital  # connections that no claim can use up: heartbeat and recovery
-        self.id = worker
+        self.id = registration.id
         self.stop = stop
         self._heartbeat_interval = settings.lease / HEARTBEATS_PER_LEASE
         self._heartbeat_file = HeartbeatFile(settings.data_dir)
         self.in_flight = InFlight(partial(secrets.token_hex, TOKEN_BYTES))
-        self.lease = Lease(settings.lease, monotonic)
+        self.lease = Lease(settings.lease, monotonic, registration.started)
         self.clock_waits = ClockWaits()
         self.breakers = {name: CircuitBreaker(name) for name in settings.apps}
         self.recorder = Recorder(
             database,
-            worker=worker,
+            worker=self.id,
             in_flight=self.in_flight,
             folder=settings.data_dir / SPOOL,
             metrics=metrics,
@@ -83,7 +83,7 @@ class Worker:
         )
         self.claimer = Claimer(
             database,
-            worker=worker,
+            worker=self.id,
             in_flight=self.in_flight,
             lease=self.lease,
             callback=settings.callback_url,
@@ -111,6 +111,7 @@ class Worker:
             await self._leave()
 
     async def _work(self) -> None:
+        self._keep_heartbeat()
         async with AsyncExitStack() as stack, StoppingTaskGroup(self.stop) as background:
             beat = background.create_task(self._beat())
             listen = background.create_task(listen_urgent(self._connect, self._urgent))
@@ -246,18 +247,18 @@ class Worker:
         if beat.silence is None:
             raise UnknownWorkerError(self.id)
         self.lease.renew(asked_at, beat.silence, beat.at, beat.started)
-        self._keep_heartbeat(beat)
+        self._keep_heartbeat()
         if beat.silence < -workers.SET_BACK_SECONDS:
             self.clock_waits.jumps += 1
             log.warning("the database's clock was set back", seconds=round(-beat.silence))
         return True
 
-    def _keep_heartbeat(self, beat: Heartbeat) -> None:
-        """Keep a heartbeat on disk, where that is possible: a restored database lacks it."""
-        if beat.at is None or beat.started is None:
-            return
-        last = LastHeartbeat(self.recorder.database_id, self.id, beat.started, beat.at)
-        self._heartbeat_file.keep(last)
+    def _keep_heartbeat(self) -> None:
+        """Keep the last heartbeat on disk, where that is possible: a restored database lacks it."""
+        database, lease = self.recorder.database_id, self.lease
+        if database and lease.started is not None and lease.heartbeat_at is not None:
+            last = LastHeartbeat(database, self.id, lease.started, lease.heartbeat_at)
+            self._heartbeat_file.keep(last)
 
     async def _connect(self) -> OwnConnection:
         return await connect(direct_address(self.settings) or self.vital.dsn)

@@ -60,9 +60,10 @@ async def paced(database, rate):
     await register_app(
         database, "default", numbers_per_second=rate, on_unsure="hold", resend_after=1000.0
     )
-    return await register_worker(
+    registration = await register_worker(
         database, host="here", pid=1, version="0", apps=["default"], lease=60.0
     )
+    return registration.id
 
 
 async def claim(database, worker, slots=4):

@@ -61,9 +61,11 @@ class Application:
         self._worker = await self._register()
 
     async def _register(self) -> int:
-        return await workers.register_worker(
-            self._database, host="here", pid=1, version="0", apps=["default"], lease=60.0
-        )
+        return (
+            await workers.register_worker(
+                self._database, host="here", pid=1, version="0", apps=["default"], lease=60.0
+            )
+        ).id
 
     async def step(self) -> None:
         """Do one operation, and compare all that is derived."""

@@ -67,9 +67,11 @@ class Twins:
         self._workers = [await self._register() for _ in range(2)]
 
     async def _register(self) -> int:
-        return await workers.register_worker(
-            self._database, host="here", pid=1, version="0", apps=["default"], lease=60.0
-        )
+        return (
+            await workers.register_worker(
+                self._database, host="here", pid=1, version="0", apps=["default"], lease=60.0
+            )
+        ).id
 
     async def start(self) -> None:
         """Begin with other messages; those before are out of the way."""

@@ -44,9 +44,11 @@ class Hands:
             on_unsure=on_unsure,
             resend_after=resend_after,
         )
-        self.id = await workers.register_worker(
-            self.database, host="here", pid=1, version="0", apps=["default"], lease=60.0
-        )
+        self.id = (
+            await workers.register_worker(
+                self.database, host="here", pid=1, version="0", apps=["default"], lease=60.0
+            )
+        ).id
 
     async def insert(self, count: int, **more) -> list[int]:
         """Insert messages; return their ids."""

@@ -173,9 +173,11 @@ async def test_a_held_batch_keeps_no_other_answer_on_disk(hands, forgotten, tmp_
 
 async def claimed(hands) -> list[Batch]:
     """Claim three messages of each app."""
-    hands.id = await register_worker(
-        hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
-    )
+    hands.id = (
+        await register_worker(
+            hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
+        )
+    ).id
     batches = []
     for place, app in enumerate(APPS):
         await hands.insert(3, first=10 * place, app=app)
@@ -217,9 +219,11 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
         await register_app(
             hands.database, app, numbers_per_second=None, on_unsure="hold", resend_after=60.0
         )
-    hands.id = await register_worker(
-        hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
-    )
+    hands.id = (
+        await register_worker(
+            hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
+        )
+    ).id
     batches = []
     for first, app in enumerate(("held", "other", "other", "held")):
         await hands.insert(1, first=first, app=app)
@@ -273,9 +277,11 @@ async def test_many_answers_that_wait_for_it_are_written_in_parts(
         " CROSS JOIN generate_series(2, $1)",
         count,
     )
-    hands.id = await register_worker(
-        hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
-    )
+    hands.id = (
+        await register_worker(
+            hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
+        )
+    ).id
     batches: list[Batch] = []
     while len(batches) < count:  # each is to the same number, so each is a request
         batches += await hands.claim(app="held", slots=count)

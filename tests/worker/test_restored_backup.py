@@ -425,9 +425,11 @@ async def test_a_worker_whose_id_was_given_again_claims_nothing(hands):
     old = await hands.insert(2)
     beat = await heartbeat(hands.database, hands.id)
     await hands.db.execute("DELETE FROM dispatcher.worker")
-    other = await register_worker(
-        hands.database, host="there", pid=1, version="0", apps=["default"], lease=60.0
-    )
+    other = (
+        await register_worker(
+            hands.database, host="there", pid=1, version="0", apps=["default"], lease=60.0
+        )
+    ).id
     await hands.db.execute("UPDATE dispatcher.worker SET id = $1 WHERE id = $2", hands.id, other)
     await heartbeat(hands.database, hands.id)
     assert await hands.claim(heartbeat_at=beat.at, started=beat.started) == []
@@ -457,13 +459,33 @@ async def test_a_worker_whose_id_was_given_again_leaves_alone(hands):
     assert await hands.db.fetchval(stopped)
 
 
+NO_HEARTBEAT = """
+    CREATE FUNCTION pg_temp.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE 'no heartbeat' USING ERRCODE = 'cannot_connect_now'; END $$;
+    CREATE TRIGGER fail BEFORE UPDATE ON dispatcher.worker
+    FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.fail()
+"""
+
+
+async def test_a_restore_before_the_first_heartbeat_is_noticed(db, workers, sim):
+    """The worker knows its row from the start, and a backup of before then lacks it."""
+    await db.execute(NO_HEARTBEAT)
+    worker = await workers.start({"default": app_at(sim.url)})
+    await until(lambda: db.fetchval("SELECT count(*) = 1 FROM dispatcher.worker"), what="its row")
+    await db.execute("DELETE FROM dispatcher.worker")
+    await insert(db, 2)
+    with pytest.raises(AssertionError, match="sent"):
+        await until(lambda: sim.journal, what="sent", deadline=2)
+    await db.execute("DROP TRIGGER fail ON dispatcher.worker")
+    await worker.ended()
+    assert worker.code
+    assert await states(db) == {"queued": 2}
+
+
 @pytest.mark.slow
 async def test_a_worker_that_loses_its_id_does_not_stop_the_other(db, workers, sim):
     worker = await workers.start({"default": app_at(sim.url, timeout=2)}, lease=12)
-    await until(
-        lambda: db.fetchval("SELECT heartbeat_at > started_at FROM dispatcher.worker"),
-        what="it knows its row",
-    )
+    await until(lambda: db.fetchval("SELECT count(*) = 1 FROM dispatcher.worker"), what="its row")
     await db.execute("UPDATE dispatcher.worker SET started_at = started_at + interval '1 min'")
     await worker.ended()
     assert worker.code

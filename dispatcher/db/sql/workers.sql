@@ -1,11 +1,11 @@
 -- Running workers.
 
 -- name: register_worker
--- Register a worker, with a new id at every start.
+-- Register a worker, with a new id at every start. Its row counts as its first heartbeat.
 -- $1 host, $2 process id, $3 version, $4 apps, $5 lease (seconds)
 INSERT INTO dispatcher.worker (host, pid, version, apps, lease)
 VALUES ($1, $2, $3, $4, make_interval(secs => $5))
-RETURNING id
+RETURNING id, date_part('epoch', started_at) AS started
 
 -- name: database_id
 -- Return the identity of this database.
