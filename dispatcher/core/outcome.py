@@ -31,13 +31,12 @@ from dispatcher.core.message import (
 )
 from dispatcher.core.number import fits_mask, forms_in_request, is_masked
 from dispatcher.core.packing import halve, split_by
-from dispatcher.core.wire import API_CODE
+from dispatcher.core.wire import ACCEPTED_CODE, API_CODE
 
 FIRST_FAILURE_STATUS = 500  # from here on the request may have been carried out
 TOO_LARGE = "HTTP 413"
 SMALL_REQUEST_BYTES = 4096  # no sensible limit refuses less
 MAX_RETRY_AFTER_SECONDS = 2.0  # longer waits pause the app
-ACCEPTED_CODE = "000000"
 NOT_READY_WAIT_SECONDS = 300.0  # a template becomes active some 5 minutes after it was approved
 MAX_NOT_READY_ATTEMPTS = 3
 MAX_TIMES_THROTTLED = 32_767  # a smallint of PostgreSQL; the wait grows no more by then
@@ -223,6 +222,13 @@ def _refused_number(message: Message, row: Code, context: EvaluationContext) -> 
             return Rejected(message, row.code, row.meaning)
 
 
+def _tidy(one: NumberResult) -> NumberResult:
+    """Return *one* with its code as codes are written: without blanks, in capitals."""
+    code = one.code.strip()
+    code = code.upper() if API_CODE.fullmatch(code.upper()) else code
+    return one if code == one.code else replace(one, code=code)
+
+
 def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, NumberResult]:
     """Return the result of each message that the answer names, by the message's id.
 
@@ -230,6 +236,7 @@ def _answers(messages: list[Message], results: list[NumberResult]) -> dict[int, 
     in its place, if there is one result for each message and no other number contradicts. But the
     order of results is not promised: where only some ask to send again, places do not tell which.
     """
+    results = [_tidy(one) for one in results]
     named = results_by_number(results, {to_e164(message.recipient) for message in messages})
     answers: dict[int, NumberResult] = {}
     for message in messages:
@@ -451,10 +458,9 @@ def results_by_number(
         if not forms or is_masked(forms[0]):
             continue
         number = next((form for form in forms if form in sent), forms[0])
-        one = replace(each, code=each.code.strip()) if each.code[-1:].isspace() else each
-        known = answers.setdefault(number, one)
-        if known is not one and _weight(one) > _weight(known):
-            answers[number] = one
+        known = answers.setdefault(number, each)
+        if known is not each and _weight(each) > _weight(known):
+            answers[number] = each
     return answers
 
 

@@ -134,11 +134,13 @@ class _AnswerBody(Struct, frozen=True):
 
 
 _documented = json.Decoder(_AnswerBody)
+ACCEPTED_CODE = "000000"  # of a number (provider.md, The answer)
 API_CODE = re.compile("[A-Z]?[0-9]{6}", re.ASCII)  # the form of all known codes
 _MAX_CODE_LENGTH = 7  # characters, as E000510 (provider.md, The answer)
 _MAX_DESCRIPTION_LENGTH = 512
 _MAX_READ_LENGTH = 10_000  # characters of free text in which markup and numbers are looked for
 _BOM = b"\xef\xbb\xbf"
+_NAMES_RESULTS = re.compile(rb"smsMsgId|originTo")  # fields of results alone
 _FIRST_ERROR_STATUS = 300  # HTTP statuses from here on say that a request was not carried out
 
 
@@ -152,18 +154,19 @@ def read_answer(
     """Decode an HTTP answer; raises nothing, whatever it holds.
 
     A body of this API becomes a `Reply`, with its results if it has some: a captured answer had
-    results beside an error code (provider.md, The answer). Any other body comes from a gateway or
-    a proxy: it gets the gateway's code or ``HTTP <status>``, with its words as the description;
-    with a status of success it is a `NoReply`.
+    results beside an error code (provider.md, The answer). If none of the results that it names can
+    be read it is a `NoReply`, whatever its code and status: they may say that it was accepted. Any
+    other body comes from a gateway or a proxy: it gets the gateway's code or ``HTTP <status>``,
+    with its words as the description; with a status of success it is a `NoReply`.
     """
     # A backslash may be an escaped NUL, which PostgreSQL cannot store: _read_leniently drops it.
     if b"\\" not in body:
         try:
             read = _documented.decode(body)
-        except (DecodeError, ValidationError, UnicodeDecodeError):
+        except (DecodeError, ValidationError, UnicodeDecodeError, RecursionError):
             pass
         else:
-            if API_CODE.fullmatch(read.code):
+            if API_CODE.fullmatch(read.code) and _is_plain(read.result, body):
                 description = without_numbers(read.description[:_MAX_READ_LENGTH])
                 description = description[:_MAX_DESCRIPTION_LENGTH]
                 # list is invariant, and this is a list of a subclass
@@ -172,14 +175,25 @@ def read_answer(
     text = decode_text(body.removeprefix(_BOM))
     read_json = _lenient_json(text)
     reply = _read_leniently(http_status, read_json, clock_skew, retry_after)
-    if reply is not None:
+    names_results = _NAMES_RESULTS.search(body.replace(b"\0", b"")) is not None  # UTF-16 has NULs
+    if reply is not None and (reply.results or not names_results):
         return reply
     code, words = _gateway_words(http_status, read_json, text)
-    if http_status >= _FIRST_ERROR_STATUS:
+    if http_status >= _FIRST_ERROR_STATUS and not names_results:
         return Reply(http_status, code, words, None, clock_skew, retry_after)
     said = f": {words}" if words else "."
     reason = f"The answer, HTTP {http_status}, cannot be read{said}"
     return NoReply(reason, sent=True, code="unreadable")
+
+
+def _is_plain(results: list[_Number] | None, body: bytes) -> bool:
+    """Tell whether *results* are all that *body* names, and no value of them holds a blank."""
+    if not results:
+        return _NAMES_RESULTS.search(body) is None
+    if body.count(b'"status"') > len(results):  # twice in one result, or two lists
+        return False
+    values = "".join(f"{one.code}{one.provider_id}" for one in results)
+    return " " not in values and values.isascii()
 
 
 def decode_text(raw: bytes) -> str:
@@ -193,11 +207,32 @@ def decode_text(raw: bytes) -> str:
 
 
 def _lenient_json(text: str) -> object:
-    """Return the JSON value of *text*, or None."""
+    """Return the JSON value at the beginning of *text*, or None; what follows is no part of it."""
     try:
-        return lenient_json.loads(text, strict=False)
+        return _lenient_decoder.raw_decode(text.lstrip())[0]
     except (ValueError, RecursionError):
         return None
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of an object, in which one may stand twice.
+
+    Lists are joined. Of two statuses, accepted wins, because it was sent; two others say nothing.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        known = fields.get(name)
+        if isinstance(known, list) and isinstance(value, list):
+            fields[name] = known + value
+        elif name == "status" and name in fields and _status(value) != _status(known):
+            accepted = ACCEPTED_CODE in (_status(value), _status(known))
+            fields[name] = ACCEPTED_CODE if accepted else None
+        else:
+            fields[name] = value
+    return fields
+
+
+_lenient_decoder = lenient_json.JSONDecoder(strict=False, object_pairs_hook=_fields)
 
 
 def _read_leniently(

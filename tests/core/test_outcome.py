@@ -661,8 +661,12 @@ def test_a_foreign_number_leaves_the_message_in_its_place_unsure():
 
 
 def test_a_code_with_a_blank_is_that_code():
-    results = [result(m, code="000000 ") for m in THREE_NUMBERS.messages]
-    assert verdict(THREE_NUMBERS, reply(results)).outcomes == [*map(accepted, (ONE, TWO, THREE))]
+    for blank in ("000000 ", " 000000"):
+        results = [result(m, code=blank) for m in THREE_NUMBERS.messages]
+        outcomes = verdict(THREE_NUMBERS, reply(results)).outcomes
+        assert outcomes == [*map(accepted, (ONE, TWO, THREE))]
+    [one] = verdict(request(ONE), reply([result(ONE, code="e200015")])).outcomes
+    assert (type(one), one.code) == (Deferred, "E200015")
 
 
 def test_a_failure_is_never_the_entrys_own_fault():
