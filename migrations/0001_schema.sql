@@ -480,7 +480,7 @@ COMMENT ON COLUMN dispatcher.app.max_attempts IS
 COMMENT ON COLUMN dispatcher.app.seen_at IS 'When a worker last started with it.';
 COMMENT ON COLUMN dispatcher.app.unknown_streak IS 'Requests in a row with an unknown result.';
 COMMENT ON COLUMN dispatcher.app.refused_texts IS
-    'Digests of different texts that were refused in a row, while none was accepted.';
+    'Digests of different texts, or messages, that were refused in a row, while none was accepted.';
 COMMENT ON COLUMN dispatcher.app.slow_start IS
     'Requests of this round after a pause, which doubles; null: no slow start.';
 COMMENT ON COLUMN dispatcher.app.slow_start_left IS 'Requests of the round still to be claimed.';

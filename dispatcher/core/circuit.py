@@ -53,10 +53,10 @@ class Unknown(Struct, frozen=True):
 class Refused(Struct, frozen=True):
     """One message was refused for its content."""
 
-    text: int  # digest of everything but the number
+    text: int  # digest of everything but the number; with *pause*, of the message
     code: str
     reason: str
-    pause: Pause | None = None  # if the one before was refused too: of an unknown code
+    pause: Pause | None = None  # if another one before it was refused too: of an unknown code
 
 
 Signal = Answered | Unknown | Refused
@@ -105,16 +105,18 @@ def signal(result: BatchResult) -> Signal | None:
         case UnknownResult(code, reason):
             return Unknown(code, reason)
         case Resolved(refused=True, pause=pause) if result.tries > 0:
-            return Refused(_text_digest(result.batch), result.code, result.description, pause)
+            text = _text_digest(result.batch, of_message=pause is not None)
+            return Refused(text, result.code, result.description, pause)
         case Resolved() if result.tries > 0:
             return Answered()
         case _:
             return None
 
 
-def _text_digest(batch: Batch) -> int:
+def _text_digest(batch: Batch, *, of_message: bool) -> int:
     packed = batch.packed
-    digest = crc32((packed.sender or "").encode())
+    own = str(packed.messages[0].id) if of_message else ""
+    digest = crc32(f"{packed.sender or ''}{own}".encode())
     for entry in packed.entries:
         digest = crc32(entry.content, digest)
     return digest
@@ -166,13 +168,12 @@ def _next(
             opens = state.unknown >= limits.unknown or unknown_share_is_high
             return state, _opened_for_unknown(each, state.unknown) if opens else None
         case Refused(text=text):
-            before = state.refused
-            refused = before if text in before else (*before, text)
+            refused = state.refused if text in state.refused else (*state.refused, text)
             slow_start = _answered(state.slow_start)
             state = replace(state, unknown=0, refused=refused, slow_start=slow_start)
             if len(refused) >= limits.refused:
                 return state, _opened_for_refusals(each, len(refused))
-            return state, each.pause if before else None
+            return state, each.pause if len(refused) > 1 else None
 
 
 def _answered(round_: SlowStart | None) -> SlowStart | None:

@@ -144,7 +144,7 @@ async def _apply(
     for place in places:
         if place in held:
             results[place] = _held(results[place], state.pause_code)
-        else:
+        elif not (results[place].batch.probe and state.pause_code):
             results[place] = _without_pause_if_refused(results[place])
     await _apply_flow_control(connection, row, [results[place] for place in places])
 

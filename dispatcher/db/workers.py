@@ -1,7 +1,7 @@
 """Registers apps and workers, keeps heartbeats, and recovers the batches of dead workers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, MutableMapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Final, NamedTuple
@@ -94,6 +94,12 @@ RESTORED_AFTER_STOP_SECONDS: Final = 86_400.0  # if that worker stopped in good 
 READ_QUEUE_SECONDS: Final = 60.0
 
 
+LOAD_ENDED: Final = (
+    "The database was restored while this list was loaded: what is left of it may have been loaded"
+    " before. Load it again only if it was not."
+)
+
+
 class WentBackError(Exception):
     """The database has gone back in time; the heartbeat that found it was not written."""
 
@@ -109,17 +115,19 @@ async def pause_after_restore(
     wait since before then.
     """
     this_database = await database_id(database)  # a frozen one ends the start here, and soon
-    async with database.transaction(seconds=READ_QUEUE_SECONDS) as connection:
-        went_back = (
-            last is not None
-            and this_database == last.database
-            and await _went_back(connection, last.worker, last.started, last.at)
-        )
-        if last is not None and went_back:
-            paused, why = await _pause_old_queue(connection, last.at)
+    looks: list[float | None] = [None]
+    if last is not None and this_database == last.database:
+        async with database.transaction() as connection:
+            if await _went_back(connection, last.worker, last.started, last.at):
+                looks = [last.at, None]
+    for last_at in looks:
+        absence = await _end_what_is_old(database, last_at)
+        if absence is not None:
+            async with database.transaction(seconds=READ_QUEUE_SECONDS) as connection:
+                paused, why = await _pause_old_queue(connection, absence)
             if paused:
                 return paused, why
-        return await _pause_old_queue(connection, None)
+    return [], ""
 
 
 async def _went_back(
@@ -132,37 +140,58 @@ async def _went_back(
     return before is None or before < last_at - WENT_BACK_SECONDS
 
 
-async def _pause_old_queue(connection: Connection, last_at: float | None) -> tuple[list[str], str]:
-    """Pause apps with due messages from before *last_at*; return them, and why.
+class Absence(NamedTuple):
+    """A time of which the database may lack what workers wrote."""
 
-    Actions on many messages that are under way since before then are ended: they would queue what
+    at: datetime  # when one was last here
+    sent_until: datetime
+    is_known: bool  # it does: a worker was here that it does not know of
+
+
+async def _end_what_is_old(database: Database, last_at: float | None) -> Absence | None:
+    """End what would go on from before *last_at*, and tell if something may be missing since then.
+
+    Actions on many messages and loads of lists that were under way are ended: they would queue what
     was sent meanwhile. Requests of before then, whose answers and reports the backup may lack, are
-    never sent again by the policy resend.
+    never sent again by the policy resend. All that is committed before the queue is read, which
+    would miss what it adds meanwhile.
 
     *last_at* is when this worker was here, in seconds since 1970. None: when a worker was last
     here, if that is long ago. That may have been an outage; then these requests wait for an
     operator too, for the two look the same.
     """
-    row = await connection.fetchrow(
-        sql("apps_of_old_queue"), RESTORED_AFTER_SECONDS, RESTORED_AFTER_STOP_SECONDS, last_at
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(
+            sql("last_seen"), RESTORED_AFTER_SECONDS, RESTORED_AFTER_STOP_SECONDS, last_at
+        )
+        if row is None:
+            return None
+        until = row["sent_until"]
+        await connection.execute(sql("end_old_actions"), until, "dispatcher run")
+        await connection.execute(sql("end_old_loads"), until, LOAD_ENDED)
+        await connection.execute(sql("hold_restored_requests"), until)
+    return Absence(row["at"], until, last_at is not None)
+
+
+async def _pause_old_queue(connection: Connection, absence: Absence) -> tuple[list[str], str]:
+    """Pause apps with messages from before *absence*; return them, and why."""
+    rows = await connection.fetch(
+        sql("apps_of_old_queue"), absence.sent_until, absence.at if absence.is_known else None
     )
-    if row is None:
-        return [], ""
-    shown = f"{row['at']:%Y-%m-%d %H:%M} UTC"
+    shown = f"{absence.at:%Y-%m-%d %H:%M} UTC"
     said = (
-        f"This may be a restored backup: no worker was here since {shown}"
-        if last_at is None
-        else f"This is a restored backup: what workers wrote until {shown} is missing"
+        f"This is a restored backup: what workers wrote until {shown} is missing"
+        if absence.is_known
+        else f"This may be a restored backup: no worker was here since {shown}"
     )
     why = (
         f"{said}, and messages wait since before then. They may have been sent after the backup"
         " was made: cancel those, then resume."
     )
-    for app in row["apps"]:
+    apps = [row["app"] for row in rows]
+    for app in apps:
         await connection.execute(sql("pause"), app, why, "dispatcher run")
-    await connection.execute(sql("end_old_actions"), row["sent_until"], "dispatcher run")
-    await connection.execute(sql("hold_restored_requests"), row["sent_until"])
-    return row["apps"], why
+    return apps, why if apps else ""
 
 
 class Registration(NamedTuple):
@@ -228,9 +257,10 @@ async def heartbeat(
     """
     beat = partial(_heartbeat, database, worker, cut_off, failing, last_at=last_at, started=started)
     try:
-        return await beat(seconds=seconds, read_queue=False)
+        return await beat(seconds=seconds)
     except WentBackError:
-        return await beat(seconds=READ_QUEUE_SECONDS, read_queue=True)
+        absence = await _end_what_is_old(database, last_at)
+        return await beat(seconds=READ_QUEUE_SECONDS, absence=absence)
 
 
 async def _heartbeat(
@@ -242,7 +272,7 @@ async def _heartbeat(
     last_at: float | None,
     started: float | None,
     seconds: float,
-    read_queue: bool,
+    absence: Absence | None = None,
 ) -> Heartbeat:
     async with database.transaction(seconds=seconds) as connection:
         row = await connection.fetchrow(sql("heartbeat"), worker, cut_off, failing, started)
@@ -253,9 +283,9 @@ async def _heartbeat(
             if row
             else await _went_back(connection, worker, started, last_at)
         ):
-            if not read_queue:
+            if absence is None:
                 raise WentBackError
-            paused, why = await _pause_old_queue(connection, last_at)
+            paused, why = await _pause_old_queue(connection, absence)
     if row is None:
         return Heartbeat(None, None, None, paused, why)
     return Heartbeat(row["silence"], row["at"], row["started"], paused, why)
@@ -323,7 +353,7 @@ async def release_unsent(
     database: Database,
     worker: int,
     in_flight: Container[str],
-    unconfirmed: Container[str],
+    unconfirmed: MutableMapping[str, None],
     started: float | None = None,
 ) -> tuple[int, int]:
     """Return to the queue what a worker has open and never sent; return batches and messages.
@@ -331,21 +361,24 @@ async def release_unsent(
     *started* is when its row was written: in a restored database another worker may have its id.
 
     *in_flight* are the tokens of the worker's batches that are not finished, *unconfirmed* those
-    that a failed call may have written; both may change meanwhile. A token is in *in_flight* before
-    its batch is written. An open batch that is in neither has finished: the database has lost the
-    record of its result, as a standby may that is promoted. It may have been sent, and becomes
-    unsure.
+    that a failed call may have written; both may change meanwhile. One that was found is taken out:
+    in a database that is restored later its batch is open again, and another may have sent its
+    messages. A token is in *in_flight* before its batch is written. An open batch that is in
+    neither has finished: the database has lost the record of its result, as a standby may that is
+    promoted. It may have been sent, and becomes unsure.
     """
     async with database.transaction() as connection:
         rows = await connection.fetch(sql("open_of_worker"), worker, started)
         unknown = [row for row in rows if row["token"] not in in_flight]
         if not unknown:
             return (0, 0)
-        never_sent = [row["id"] for row in unknown if row["token"] in unconfirmed]
+        found = {row["token"]: row["id"] for row in unknown if row["token"] in unconfirmed}
         lost = [row["id"] for row in unknown if row["token"] not in unconfirmed]
         if lost:
             await connection.execute(sql("disown"), worker, lost)
-        row = await connection.fetchrow(sql("abandon"), worker, never_sent)
+        row = await connection.fetchrow(sql("abandon"), worker, list(found.values()))
+    for token in found:
+        unconfirmed.pop(token, None)
     return (row["batches"], row["messages"]) if row else (0, 0)
 
 

@@ -470,10 +470,11 @@ async def test_a_start_after_an_outage_sees_bulk_rows(db, insert):
         "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
         " VALUES ('h', 1, '0', '{default}', interval '1 min', now() - interval '1 hour')"
     )
-    assert (await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0, None))["apps"] == []
+    [seen] = await db.fetch(sql("last_seen"), 60.0, 60.0, None)
+    assert await db.fetch(sql("apps_of_old_queue"), seen["sent_until"], None) == []
     await db.execute("UPDATE dispatcher.message SET queued_at = now() - interval '2 hours'")
-    row = await db.fetchrow(sql("apps_of_old_queue"), 60.0, 60.0, None)
-    assert row["apps"] == ["default"]
+    [row] = await db.fetch(sql("apps_of_old_queue"), seen["sent_until"], None)
+    assert row["app"] == "default"
 
 
 async def campaign_of(db, name="June", count=BLOCK + MANY, lifetime=None) -> list[int]:

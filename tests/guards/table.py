@@ -214,13 +214,11 @@ GUARDS = (
         2,
         "the policy resend leaves requests of before a restore alone",
         tuple(
-            Edit(
-                f"{SQL}/batch.sql#{name}",
-                "AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation),"
-                " '-infinity')",
-                "",
+            Edit(f"{SQL}/batch.sql#{name}", f"AND b.opened_at > coalesce({at}, '-infinity')", "")
+            for name, at in (
+                ("lock_silent", "i.restored_at"),
+                ("resend_unsure", "(SELECT restored_at FROM dispatcher.installation)"),
             )
-            for name in ("lock_silent", "resend_unsure")
         ),
         (
             (
@@ -232,7 +230,7 @@ GUARDS = (
         2,
         "the policy resend leaves answers alone that the database refused",
         tuple(
-            Edit(f"{SQL}/batch.sql#{name}", "AND b.code IS DISTINCT FROM 'not-recorded'", "")
+            Edit(f"{SQL}/batch.sql#{name}", "'not-recorded', 'record-lost'", "''")
             for name in ("lock_silent", "resend_unsure")
         ),
         ("tests/worker/test_damaged_rows.py::test_a_refused_answer_is_not_sent_again_by_policy",),
@@ -287,8 +285,8 @@ GUARDS = (
         (
             Edit(
                 "dispatcher/db/workers.py",
-                'for row in unknown if row["token"] in unconfirmed]',
-                "for row in unknown]",
+                'for row in unknown if row["token"] in unconfirmed}',
+                "for row in unknown}",
             ),
             Edit(
                 "dispatcher/db/workers.py",
@@ -354,8 +352,50 @@ GUARDS = (
     ),
     Guard(
         2,
+        "a restore before the first heartbeat is noticed",
+        (
+            Edit(
+                "dispatcher/worker/worker.py",
+                "Lease(settings.lease, monotonic, registration.started)",
+                "Lease(settings.lease, monotonic)",
+            ),
+        ),
+        (f"{RESTORED}::test_a_restore_before_the_first_heartbeat_is_noticed",),
+    ),
+    Guard(
+        2,
+        "an app that the backup does not know is paused",
+        (
+            Edit(
+                f"{SQL}/workers.sql#apps_of_old_queue",
+                "LEFT JOIN dispatcher.app",
+                "JOIN dispatcher.app",
+            ),
+        ),
+        (f"{RESTORED}::test_an_app_that_the_backup_does_not_know_is_paused",),
+    ),
+    Guard(
+        2,
+        "a resend under way is found when a restore is noticed",
+        (Edit(f"{SQL}/batch.sql#lock_silent", " FOR SHARE", ""),),
+        (f"{RESTORED}::test_a_resend_under_way_is_found_in_the_queue",),
+    ),
+    Guard(
+        2,
+        "results that cannot be read may have been accepted",
+        (
+            Edit(
+                "dispatcher/core/wire.py",
+                "_FIRST_ERROR_STATUS and not names_results",
+                "_FIRST_ERROR_STATUS",
+            ),
+        ),
+        ("tests/core/test_wire.py::test_results_that_cannot_be_read_may_have_accepted",),
+    ),
+    Guard(
+        2,
         "what came within the lease of a backup's last worker is paused",
-        (Edit(f"{SQL}/workers.sql#apps_of_old_queue", "heartbeat_at + lease", "heartbeat_at"),),
+        (Edit(f"{SQL}/workers.sql#last_seen", "heartbeat_at + lease", "heartbeat_at"),),
         (f"{RESTORED}::test_a_backup_of_a_healthy_system_is_paused",),
     ),
     Guard(
@@ -363,8 +403,8 @@ GUARDS = (
         "a heartbeat of a clock ahead hides no old backup",
         (
             Edit(
-                f"{SQL}/workers.sql#apps_of_old_queue",
-                " AND heartbeat_at <= clock_timestamp()",
+                f"{SQL}/workers.sql#last_seen",
+                " WHERE heartbeat_at <= clock_timestamp()",
                 "",
             ),
         ),
@@ -425,8 +465,8 @@ GUARDS = (
         2,
         "what waits for a later time in a restored backup is paused",
         (
-            Edit(f"{SQL}/workers.sql#apps_of_old_queue", "$3::float8 IS NOT NULL OR q.", "q."),
-            Edit(f"{SQL}/workers.sql#apps_of_old_queue", "$3::float8 IS NOT NULL OR b.", "b."),
+            Edit(f"{SQL}/workers.sql#apps_of_old_queue", "$2::timestamptz IS NOT NULL OR q.", "q."),
+            Edit(f"{SQL}/workers.sql#apps_of_old_queue", "$2::timestamptz IS NOT NULL OR b.", "b."),
         ),
         (f"{RESTORED}::test_what_waits_for_later_in_a_backup_is_paused",),
     ),

@@ -376,7 +376,7 @@ class Twins:
             if request.worker == worker
         }
         token = self._batches[number].token
-        await workers.release_unsent(self._database, worker, mine - {token}, {token})
+        await workers.release_unsent(self._database, worker, mine - {token}, {token: None})
         self._tables = promises.abandon(self._tables, number)
         return True
 

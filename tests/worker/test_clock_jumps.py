@@ -96,7 +96,7 @@ async def given_back(hands) -> None:
 
 async def lost_claim(hands) -> None:
     [batch] = await hands.claim()
-    assert await release_unsent(hands.database, hands.id, set(), {batch.token}) == (1, 1)
+    assert await release_unsent(hands.database, hands.id, set(), {batch.token: None}) == (1, 1)
 
 
 async def settled(hands) -> None:

@@ -19,7 +19,7 @@ from dispatcher.core.packing import halve
 from dispatcher.core.result import BatchResult
 from dispatcher.db.database import Connection, Database
 from dispatcher.db.split import split
-from dispatcher.db.workers import release_unsent
+from dispatcher.db.workers import release_unsent, resend_unsure
 from dispatcher.telemetry import Metrics
 from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import MAX_UNCONFIRMED, InFlight
@@ -39,6 +39,9 @@ async def test_a_batch_whose_record_was_lost_becomes_unsure(hands):
     assert await hands.batches() == [("unsure", "record-lost")]
     assert await hands.queue() == []
     assert await states(hands.db) == {"unsure": 5}
+    # The provider did answer: no policy sends it again.
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    assert await resend_unsure(hands.database, hands.id) == (0, 0)
 
 
 async def test_a_batch_whose_claim_failed_and_was_committed_goes_back(hands):
@@ -57,6 +60,8 @@ async def test_a_batch_whose_claim_failed_and_was_committed_goes_back(hands):
     ) == (1, 5)
     assert await hands.queue() == ids
     assert await hands.db.fetchval("SELECT max(attempt) FROM dispatcher.queue") == 0
+    # A backup of before then has the batch open again; others may have sent its messages since.
+    assert not hands.flight.unconfirmed
 
 
 async def test_a_claim_is_on_disk_before_its_requests_are_sent(hands):

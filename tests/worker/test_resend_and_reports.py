@@ -60,7 +60,7 @@ async def test_what_waits_already_keeps_no_other_from_returning(hands, db, way):
             settled = await db.fetchval("SELECT dispatcher.settle($1, 'resend')", batch.token)
             assert settled == 2
         case _:
-            lost = {batch.token}
+            lost = {batch.token: None}
             assert await release_unsent(hands.database, hands.id, set(), lost) == (1, 2)
     assert await hands.queue() == ids
     assert await db.fetchval("SELECT due_at > now() FROM dispatcher.queue WHERE id = $1", ids[1])

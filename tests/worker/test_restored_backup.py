@@ -1,5 +1,6 @@
 """A worker on a restored backup sends nothing a second time."""
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -22,6 +23,7 @@ from dispatcher.db.last_heartbeat import (
     LastHeartbeat,
     read_last_heartbeat,
 )
+from dispatcher.db.queries import sql
 from dispatcher.db.status import snapshot
 from dispatcher.db.workers import (
     database_id,
@@ -130,6 +132,74 @@ async def test_a_restore_under_a_running_worker_pauses_what_waited(hands):
     assert await hands.queue() == old
     again = await heartbeat(hands.database, hands.id, last_at=paused.at)
     assert again.paused == []
+
+
+async def test_an_app_that_the_backup_does_not_know_is_paused(hands):
+    """Its messages waited for the first worker with this app, which sent them after the backup."""
+    await hands.begin()
+    await hands.insert(2, app="new")
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert paused.paused == ["new"]
+    last = LastHeartbeat(await database_id(hands.database), hands.id, beat.started, beat.at)
+    await hands.db.execute("DELETE FROM dispatcher.app WHERE name = 'new'")
+    await hands.db.execute(OLD.format("30 min"))
+    assert (await pause_after_restore(hands.database, last))[0] == ["new"]
+
+
+async def test_who_resumes_what_a_person_had_paused_is_told_of_the_restore(hands):
+    await hands.begin()
+    await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute("SELECT dispatcher.pause('default', 'a mistake', 'Ana')")
+    await hands.db.execute(OLD.format("30 min"))
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at)
+    assert paused.paused == ["default"]
+    assert "restored backup" in await hands.db.fetchval("SELECT pause_reason FROM dispatcher.app")
+
+
+async def test_what_would_go_on_is_ended_before_the_queue_is_read(hands):
+    """That may take a minute, and would miss what is added meanwhile."""
+    await hands.begin()
+    await hands.insert(1)
+    action = await under_way(hands.db, since="1 hour")
+    loading = await hands.db.fetchval(
+        "INSERT INTO dispatcher.list_upload (created_by, name, options, state, asked_at)"
+        " VALUES ('Ana', 'a.csv', '{}', 'loading', now() - interval '1 hour') RETURNING id"
+    )
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    await slow_queue(hands.db, 2.0)
+    looking = asyncio.create_task(heartbeat(hands.database, hands.id, last_at=beat.at))
+    held = "SELECT restored_at IS NOT NULL FROM dispatcher.installation"
+    await until(lambda: hands.db.fetchval(held))
+    ended = "SELECT ended_early FROM dispatcher.message_action WHERE id = $1"
+    assert await hands.db.fetchval(ended, action)
+    upload = "SELECT state, error FROM dispatcher.list_upload WHERE id = $1"
+    state, error = await hands.db.fetchrow(upload, loading)
+    assert (state, "restored" in error) == ("failed", True)
+    assert not looking.done()
+    assert (await looking).paused == ["default"]
+
+
+async def test_a_resend_under_way_is_found_in_the_queue(hands, dsn):
+    """The look for a restore waits until it is committed."""
+    await hands.begin(on_unsure="resend", resend_after=0.0)
+    await hands.insert(1)
+    [batch] = await hands.claim()
+    await hands.record(batch, UnknownResult("timeout", "no answer"))
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute(OLD.format("30 min"))
+    other = await connect(dsn)
+    async with other.transaction():
+        silent = [row["id"] for row in await other.fetch(sql("lock_silent"), 0.0)]
+        await other.execute(sql("resend_unsure"), hands.id, silent)
+        looking = asyncio.create_task(heartbeat(hands.database, hands.id, last_at=beat.at))
+        await asyncio.sleep(0.3)
+        assert not looking.done()
+    await other.close()
+    assert (await looking).paused == ["default"]
 
 
 async def slow_queue(db, seconds: float) -> None:
@@ -447,13 +517,13 @@ async def test_a_worker_whose_id_was_given_again_leaves_alone(hands):
     )
     await hands.insert(2)
     await hands.claim()
-    assert await release_unsent(hands.database, hands.id, set(), set(), mine) == (0, 0)
+    assert await release_unsent(hands.database, hands.id, set(), {}, mine) == (0, 0)
     await worker_stopped(hands.database, hands.id, mine)
     assert await hands.batches() == [("open", None)]
     stopped = "SELECT stopped_at IS NOT NULL FROM dispatcher.worker"
     assert not await hands.db.fetchval(stopped)
     its = (await heartbeat(hands.database, hands.id)).started
-    await release_unsent(hands.database, hands.id, set(), set(), its)
+    await release_unsent(hands.database, hands.id, set(), {}, its)
     await worker_stopped(hands.database, hands.id, its)
     assert await hands.batches() == [("unsure", "record-lost")]
     assert await hands.db.fetchval(stopped)

@@ -196,6 +196,18 @@ async def test_a_message_refused_for_itself_runs_out_of_attempts(db, hands):
     assert [tuple(row) for row in waits] == [(1, False), (2, True)]
 
 
+async def test_a_probe_that_a_firewall_refuses_ends_no_pause(db, hands):
+    first, _ = await two_batches(hands)
+    await hands.record(first, WRONG_SECRET)
+    await db.execute("UPDATE dispatcher.app SET probe_at = clock_timestamp()")
+    [probe] = await hands.claim()
+    back = [Deferred(m, "HTTP 418", 60.0, counted=True) for m in probe.messages]
+    pause = Pause("HTTP 418", "", 60.0, 600.0)
+    await hands.record(probe, Resolved(back, refused=True, pause=pause))
+    assert await paused(db)
+    assert await db.fetchval("SELECT pause_code FROM dispatcher.app") == "HTTP 418"
+
+
 async def test_what_a_slow_start_puts_back_keeps_why_it_returned(db, hands):
     """Else the next pause would be probed by what was refused, and not by the others."""
     await hands.begin()

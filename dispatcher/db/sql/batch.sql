@@ -99,20 +99,21 @@ FOR UPDATE SKIP LOCKED
 -- Lock the unsure batches that the policy `resend` may send again until the end of this transaction,
 -- but for those that another transaction is settling. A message that has had all its attempts
 -- keeps its batch unsure, and so does one of before a restore; one that a clock opened which was ahead may
--- be from before. So does an answer that the database
--- refused: the provider did answer, and may have accepted all of it. A statement of its own: the next
--- one then sees what faster transactions have committed.
+-- be from before. So does an answer that the database refused, or has lost: the provider did answer, and may
+-- have accepted all of it. The installation is locked: what notices a restore waits for this transaction, and
+-- then finds in the queue what it returned. A statement of its own: the next one then sees what faster
+-- transactions have committed.
 -- $1 seconds after the wait, for a report that came within it and is not stored yet
 SELECT b.id
-FROM dispatcher.batch b
+FROM (SELECT restored_at FROM dispatcher.installation FOR SHARE) AS i
+CROSS JOIN dispatcher.batch b
 JOIN dispatcher.app a ON a.name = b.app
 WHERE a.on_unsure = 'resend'
   AND b.state = 'unsure'
   AND b.unsure_at < clock_timestamp() - a.resend_after - make_interval(secs => $1)
-  AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
-  AND (b.opened_at <= clock_timestamp()
-    OR (SELECT restored_at FROM dispatcher.installation) IS NULL)
-  AND b.code IS DISTINCT FROM 'not-recorded'
+  AND b.opened_at > coalesce(i.restored_at, '-infinity')
+  AND (b.opened_at <= clock_timestamp() OR i.restored_at IS NULL)
+  AND coalesce(b.code, '') NOT IN ('not-recorded', 'record-lost')
   AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))
   AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
 ORDER BY b.id
@@ -216,7 +217,7 @@ WITH silent AS (
       AND b.opened_at > coalesce((SELECT restored_at FROM dispatcher.installation), '-infinity')
       AND (b.opened_at <= clock_timestamp()
         OR (SELECT restored_at FROM dispatcher.installation) IS NULL)
-      AND b.code IS DISTINCT FROM 'not-recorded'
+      AND coalesce(b.code, '') NOT IN ('not-recorded', 'record-lost')
       AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
     RETURNING b.id, b.app, b.message_ids, b.attempts, b.requeued_ids,
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids

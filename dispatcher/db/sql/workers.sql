@@ -86,45 +86,57 @@ SELECT dispatcher.append_audit($2, action, 'action ' || id, filter,
     'ended early: what is left may have been done before the restore')
 FROM ended
 
+-- name: end_old_loads
+-- End the loads of uploaded lists that were asked for until some time: the database may lack what they
+-- loaded since.
+-- $1 time, $2 why
+UPDATE dispatcher.list_upload SET state = 'failed', error = $2
+WHERE state = 'loading' AND asked_at <= $1
+
+-- name: last_seen
+-- Return when the newest worker was last here, and until when it may have sent; no row if that was not long
+-- ago. A worker that stopped in good order may be away for longer than one that did not. Within its lease it
+-- may have sent what came after its heartbeat. What a clock wrote that was ahead of this one says nothing of
+-- when a worker was here.
+-- $1 how long ago (seconds), $2 the same after a stop in good order (seconds), $3 when a worker was here that
+-- the database does not know of any more (seconds since 1970; null: there is none)
+SELECT to_timestamp($3::float8) AS at, to_timestamp($3::float8) AS sent_until
+WHERE $3::float8 IS NOT NULL
+UNION ALL
+SELECT n.at, n.sent_until
+FROM (
+    SELECT heartbeat_at AS at, stopped_at IS NOT NULL AS stopped, heartbeat_at + lease AS sent_until
+    FROM dispatcher.worker WHERE heartbeat_at <= clock_timestamp()
+    ORDER BY heartbeat_at DESC LIMIT 1
+) AS n
+WHERE $3::float8 IS NULL
+  AND n.at < clock_timestamp() - make_interval(secs => CASE WHEN n.stopped THEN $2::float8 ELSE $1::float8 END)
+
 -- name: apps_of_old_queue
--- Return when the newest worker was last here, until when it may have sent, and the apps that are not
--- paused and have a due message from before its lease ended; no row if that was not long ago. If the
--- database is known to lack what was written since, a message that is not due counts too: it may have been
--- made due since, and sent, or cancelled. A worker that stopped in good order may be away for longer than
--- one that did not. Within its lease it may have sent what came after its heartbeat: where all is well,
--- nothing else waits when a backup is made. What a clock wrote that was ahead of this one says nothing of
--- when a worker was here, and may be from before. The queue is read once for all apps: by the ids of each, an app
--- with few messages behind a million of another one would cost as much.
--- $1 how long ago (seconds), $2 the same after a stop in good order (seconds), $3 when a worker was
--- here that the database does not know of any more (seconds since 1970; null: there is none). An app that
--- an operator has resumed since then is left alone.
-WITH newest AS (
-    (SELECT heartbeat_at AS at, stopped_at IS NOT NULL AS stopped,
-        heartbeat_at + lease AS sent_until
-    FROM dispatcher.worker WHERE $3::float8 IS NULL AND heartbeat_at <= clock_timestamp()
-    ORDER BY heartbeat_at DESC LIMIT 1)
-    UNION ALL
-    SELECT to_timestamp($3::float8), NULL, to_timestamp($3::float8) WHERE $3::float8 IS NOT NULL
-), oldest AS (
+-- Return the apps that have a due message from before some time, and are not paused. If the database is known
+-- to lack what was written since, a message that is not due counts too: it may have been made due since, and
+-- sent, or cancelled; and so does an app that an operator had paused, for he would resume it. An app may have
+-- no row: it was named by messages, and by a worker after the backup. Where all is well, nothing waits so long
+-- when a backup is made. What a clock wrote that was ahead may be from before. The queue is read once for all
+-- apps: by the ids of each, an app with few messages behind a million of another one would cost as much.
+-- $1 until when messages may have been sent, $2 when a worker was here that the database does not know of any
+-- more (null: there is none). An app that an operator has resumed since then is left alone.
+WITH oldest AS (
     SELECT w.app, min(w.id) AS id
     FROM (
         SELECT q.app, q.id FROM dispatcher.queue q
-        WHERE $3::float8 IS NOT NULL OR q.due_at <= (SELECT clock_timestamp())
+        WHERE $2::timestamptz IS NOT NULL OR q.due_at <= (SELECT clock_timestamp())
         UNION ALL
         SELECT b.app, b.first_id FROM dispatcher.bulk b
-        WHERE $3::float8 IS NOT NULL OR b.due_at <= (SELECT clock_timestamp())
+        WHERE $2::timestamptz IS NOT NULL OR b.due_at <= (SELECT clock_timestamp())
     ) AS w
     GROUP BY w.app
 )
-SELECT n.at, n.sent_until, ARRAY(
-    SELECT a.name
-    FROM dispatcher.app a
-    JOIN oldest o ON o.app = a.name
-    LEFT JOIN dispatcher.message m ON m.id = o.id  -- a row that is gone hides no others
-    WHERE a.paused_by IS DISTINCT FROM 'operator'
-      AND (a.resumed_at > to_timestamp($3::float8)) IS NOT TRUE
-      AND (m.queued_at <= n.sent_until OR m.queued_at > clock_timestamp()) IS NOT FALSE
-    ORDER BY a.name
-) AS apps
-FROM newest n
-WHERE $3::float8 IS NOT NULL OR n.at < clock_timestamp() - make_interval(secs => CASE WHEN n.stopped THEN $2::float8 ELSE $1::float8 END)
+SELECT o.app
+FROM oldest o
+LEFT JOIN dispatcher.app a ON a.name = o.app
+LEFT JOIN dispatcher.message m ON m.id = o.id  -- a row that is gone hides no others
+WHERE ($2::timestamptz IS NOT NULL OR a.paused_by IS DISTINCT FROM 'operator')
+  AND (a.resumed_at > $2) IS NOT TRUE
+  AND (m.queued_at <= $1 OR m.queued_at > clock_timestamp()) IS NOT FALSE
+ORDER BY o.app
