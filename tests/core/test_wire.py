@@ -213,7 +213,7 @@ nearly_answers = st.fixed_dictionaries(
 def test_any_answer_is_read_and_can_be_stored(body, http_status):
     answer = read_answer(http_status, body)
     if isinstance(answer, NoReply):
-        assert http_status < 300
+        assert http_status < 300 or b"smsMsgId" in body or b"originTo" in body
         return
     texts = [answer.code, answer.description]
     for result in answer.results or []:
