@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.errors import CommandError
+from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.errors import os_reason
 from dispatcher.core.language import _
 
@@ -72,12 +72,18 @@ def bench(
     from dispatcher.cli.output import screen
     from dispatcher.db.migrate import MigrationError
     from dispatcher.postgres.programs import EmbeddedError
+    from dispatcher.settings.types import is_address
 
     benchmarks = _benchmarks(
         rounds=rounds, messages=messages, million=million, seconds=seconds, processes=processes
     )
     wanted = [benchmarks[name] for name in what or [BenchmarkName.SEND]]
     settings = read_settings()
+    if server is not None and not is_address(server):
+        raise CommandError(
+            _("--server takes a PostgreSQL address: postgresql://user:password@host:5432/name."),
+            code=USED_WRONGLY,
+        )
     if json is not None:
         _try_to_write(json)
     configured = settings.database_direct_url or settings.database_url

@@ -175,15 +175,18 @@ async def _rights(user: str, connection: "OwnConnection") -> list[CheckResult]:
 
 
 def _pooler(settings: "Settings") -> Iterator[CheckResult]:
-    """Check that what lies before the database keeps prepared statements apart."""
-    from dispatcher.cli.connection import explained
+    """Check that workers get in, and that a pooler there keeps prepared statements apart."""
+    from dispatcher.cli.connection import connected, explained
 
-    if settings.database_url is None or not settings.statement_cache:
+    if settings.database_url is None:
         return
     dsn = settings.database_url.get_secret_value()
     try:
-        with explained(dsn):
-            asyncio.run(_prepare_twice(dsn))
+        if settings.statement_cache:
+            with explained(dsn):
+                asyncio.run(_prepare_twice(dsn))
+        else:
+            asyncio.run(connected(dsn, lambda connection: connection.execute("SELECT 1")))
     except CommandError as failure:
         yield False, "pooler", str(failure)
 
@@ -355,7 +358,7 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
         Whether it arrived, and a line that says so or what to do.
 
     """
-    from dispatcher.provider.callback import PostError, post_test_report
+    from dispatcher.provider.callback import PostError, host_of, post_test_report
     from dispatcher.receiver.receiver import push_keys
 
     url = settings.callback_url or ""
@@ -369,7 +372,7 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
     await connection.add_listener(NOTIFY_CHANNEL, on_notify)
     began = monotonic()
     keys = push_keys(settings)
-    where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"  # the path is a secret
+    where = f"{urlsplit(url).scheme}://{host_of(url)}"  # the path is a secret, and so is a login
     try:
         posted = await post_test_report(
             url,

@@ -12,7 +12,7 @@ from dispatcher.cli.completion import complete_app, complete_campaign
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.cli.operate import As, operator_name
 from dispatcher.cli.spans import seconds_of, zone_of
-from dispatcher.core.errors import ListError
+from dispatcher.core.errors import ListError, os_reason
 from dispatcher.core.language import _, with_stop
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def enqueue(
     from dispatcher.lists.reading import Form
 
     where = rejects or file.with_suffix(".rejects.csv")
-    if where.exists() and where.samefile(file):
+    if _is_same(where, file):
         raise CommandError(
             _("{where} is the file to load; name another one for its rejects.").format(where=where),
             code=USED_WRONGLY,
@@ -226,6 +226,21 @@ def enqueue(
     _print_summary(file, loaded, options)
     if loaded.progress.rejected or loaded.refusal is not None:
         raise _refusal(file, where, loaded, dry_run=dry_run)
+
+
+def _is_same(rejects: Path, file: Path) -> bool:
+    """Return whether *rejects* is *file* itself; raises CommandError if it cannot be looked at."""
+    try:
+        return rejects.samefile(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise CommandError(
+            _("{path} cannot be written: {strerror}. Nothing was enqueued.").format(
+                path=rejects, strerror=os_reason(error)
+            ),
+            code=USED_WRONGLY,
+        ) from None
 
 
 async def _load(

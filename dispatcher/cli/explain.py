@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
-from dispatcher.core.language import ENGLISH, _, use_language
+from dispatcher.core.language import ENGLISH, N_, _, use_language
+
+_SHOWN = (N_("any other text"), N_("E2000nn (other)"))  # codes of the tables that are words
 
 
 def explain(
@@ -40,7 +42,7 @@ def explain(
                 continue
             table.add_row(
                 f"{_(level)}{_(', ')}{_(known.source)}",
-                known.shown,
+                _(known.shown),
                 _(known.meaning),
                 _(known.advice),
                 _(known.again),

@@ -83,6 +83,6 @@ def table_of_replies(found: "Sequence[StoredReply]") -> "Table":
         text = "".join(each if each.isprintable() else " " for each in one.text)
         table.add_row(
             str(one.id), moment(one.received_at), one.app or "-", one.number, text,
-            "yes" if one.unsubscribed else "",
+            _("yes") if one.unsubscribed else "",
         )  # fmt: skip
     return table

@@ -104,7 +104,21 @@ async def _read(connection: "Connection", limit: int) -> "ReportState":
     return (
         await db.awaiting(connection),
         await db.backlog(connection),
-        await db.unmatched(connection, limit=limit),
+        [*map(_masked, await db.unmatched(connection, limit=limit))],
+    )
+
+
+def _masked(report: "UnmatchedReport") -> "UnmatchedReport":
+    """Return *report* without whole numbers: its id and its status may be one too."""
+    from msgspec.structs import replace
+
+    from dispatcher.core.format import mask, mask_if_number
+
+    return replace(
+        report,
+        recipient=mask(report.recipient) if report.recipient else report.recipient,
+        provider_id=mask_if_number(report.provider_id),
+        status=mask_if_number(report.status),
     )
 
 
@@ -112,7 +126,7 @@ def _render(state: "ReportState") -> "RenderableType":
     from rich.console import Group
 
     from dispatcher.cli.output import moment, table_of
-    from dispatcher.core.format import duration, mask, mask_if_number, number
+    from dispatcher.core.format import duration, number
     from dispatcher.core.report_matching import UNMATCHED_REASONS
 
     apps, backlog, unmatched = state
@@ -134,9 +148,9 @@ def _render(state: "ReportState") -> "RenderableType":
     for report in unmatched:
         lost.add_row(
             moment(report.first_seen_at),
-            mask_if_number(report.status),
-            mask(report.recipient) if report.recipient else "-",
-            f"{mask_if_number(report.provider_id)} ({report.segment})",
+            report.status,
+            report.recipient or "-",
+            f"{report.provider_id} ({report.segment})",
             _(UNMATCHED_REASONS.get(report.reason, report.reason)),
         )
     waiting = _("{reports} reports wait to be matched.").format(reports=number(backlog.reports))

@@ -137,9 +137,9 @@ def list_templates(
         )
         return
     table = table_of(_("Template"), _("Variables"), _("Promotional"), _("Note"))
-    said = {None: _("as the app says"), True: "yes", False: "no"}
+    said = {None: _("as the app says"), True: _("yes"), False: _("no")}
     for one, note in with_database(rules.templates):
-        kinds = ", ".join(one.kinds) or "none"
+        kinds = ", ".join(one.kinds) or _("none")
         table.add_row(one.template_id, kinds, said[one.promotional], note)
     screen().print(table if table.rows else _("No template is defined."))
 

@@ -85,7 +85,7 @@ def _line(entry: "TimelineEntry") -> str:
 
 def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
     from dispatcher.cli.output import moment
-    from dispatcher.core.explain import advice, explain_code, explain_state
+    from dispatcher.core.explain import advice, explain_code, explain_state, of_app
     from dispatcher.core.format import mask, plural
     from dispatcher.core.stored_texts import stored_text
 
@@ -98,7 +98,7 @@ def _facts(message: dict[str, Any], *, full: bool) -> Iterator[tuple[str, str]]:
             stored_text(message["reason"] or "") not in ("", row.meaning)
             and message["state"] != "queued"
         ):
-            yield _("reason"), stored_text(message["reason"])
+            yield _("reason"), of_app(stored_text(message["reason"]), message["app"])
     if to_do := advice(message):
         yield _("what to do"), to_do
     yield _("recipient"), message["recipient"] if full else mask(message["recipient"])

@@ -11,12 +11,14 @@ import typer
 
 from dispatcher.cli.errors import USED_WRONGLY, CommandError
 from dispatcher.core.errors import os_reason
-from dispatcher.core.language import _, with_stop
+from dispatcher.core.language import N_, _, with_stop
+from dispatcher.core.stored_texts import stored_text
 
 if TYPE_CHECKING:
     from dispatcher.simulator import Simulator
 
 Config = TypeVar("Config")
+_ERRORS = (N_("{at} is not HOST:PORT"),)  # the simulator knows no other language
 GC_THRESHOLD_OBJECTS = 50_000  # allocated between two collections; by default 700
 
 
@@ -111,7 +113,8 @@ async def _run_until_signal(simulator: "Simulator") -> None:
             ).format(why=_(os.strerror(error.errno)) if error.errno else error)
         ) from error
     except ValueError as error:
-        raise CommandError(with_stop(error), code=USED_WRONGLY) from error
+        said = stored_text(str(error), _ERRORS)
+        raise CommandError(with_stop(said), code=USED_WRONGLY) from error
     try:
         print(simulator.url, flush=True)  # noqa: T201 - the starting process reads this line
         if simulator.control_url != simulator.url:

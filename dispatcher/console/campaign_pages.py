@@ -185,7 +185,14 @@ class CampaignPages:
                 async with asyncio.timeout(WAIT_FOR_COUNT_SECONDS):
                     await counted.wait()
             campaign = await self._backend.campaign(name) or campaign
-        values = {"session": session, "progress": progress(campaign), "campaign": campaign}
+        apps = [app.name for app in (await self._backend.snapshot()).apps]
+        values = {
+            "session": session,
+            "progress": progress(campaign),
+            "campaign": campaign,
+            # It is counted by code, whatever the apps of its messages are.
+            "app_of_settings": apps[0].upper() if len(apps) == 1 else "<NAME>",
+        }
         return self._auth.page("campaign.html", values)
 
     async def export(self, request: web.Request, session: Session) -> web.StreamResponse:

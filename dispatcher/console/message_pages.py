@@ -31,6 +31,7 @@ from dispatcher.core.format import plural
 from dispatcher.core.language import N_, _, in_english
 from dispatcher.core.message import as_stored, to_e164
 from dispatcher.core.number import ReadNumber, read_number
+from dispatcher.core.roles import Role
 from dispatcher.core.status import OTHER_EVENTS, EventTotal
 from dispatcher.db.message_actions import ActionCount, ActionName, MessageAction
 from dispatcher.db.message_lists import DEEP_PAGE_SECONDS, PAGE_SECONDS, STATES, MessageFilter
@@ -61,6 +62,7 @@ class ActionWords(Struct, frozen=True):
     done: str  # what it did, with the messages
     states: tuple[str, ...]  # of a list that offers it; a list of any state offers it too
     grave: bool = False  # it may send something twice, or prevent it from being sent
+    role: Role = "act"  # that it takes
 
 
 ACTIONS: dict[ActionName, ActionWords] = {
@@ -114,6 +116,7 @@ ACTIONS: dict[ActionName, ActionWords] = {
         N_("{changed} new on the list"),
         STATES,
         grave=True,
+        role="rules",  # as the list of numbers itself
     ),
 }
 
@@ -247,7 +250,7 @@ class MessagePages:
         offered = [
             (name, words)
             for name, words in ACTIONS.items()
-            if wanted.state is None or wanted.state in words.states
+            if session.may(words.role) and (wanted.state is None or wanted.state in words.states)
         ]
         following = page.next_position and filter_address(
             wanted, position=page.next_position, **({} if page.complete else {"deep": "yes"})
@@ -337,6 +340,8 @@ class MessagePages:
                 wanted if isinstance(wanted, Invalid) else Invalid(_("There is no such action."))
             )
             return self._invalid(session, reason)
+        if not session.may(ACTIONS[action].role):
+            return self._auth.forbidden(session)
         with in_english():  # the audit log is for all
             words = (filter_words(wanted), filter_address(wanted))
         action_id = await self._backend.preview(session.actor, action, wanted, words)
@@ -348,13 +353,15 @@ class MessagePages:
         action = await self._backend.message_action(wanted) if wanted is not None else None
         if action is None:
             return self._invalid(session, Invalid(_("There is no such action.")), status=404)
+        words = ACTIONS[action.action]
         if request.method == hdrs.METH_POST:
+            if not session.may(words.role):
+                return self._auth.forbidden(session)
             await self._backend.start_message_action(session.actor, action.id)
             self._run(action.id)
             return redirect(f"{MESSAGE_ACTION_PATH}/{action.id}")
         if action.started_at and not action.finished_at:
             self._run(action.id)  # this process may have started after it
-        words = ACTIONS[action.action]
         values = {
             "session": session,
             "action": action,

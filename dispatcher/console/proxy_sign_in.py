@@ -11,9 +11,9 @@ from aiohttp import web
 from msgspec import Struct
 
 from dispatcher.core.roles import ROLES, Role
+from dispatcher.settings.types import ANY_GROUP
 
 MAX_OPERATOR_LENGTH = 100  # characters of a name; an address of e-mail fits
-ANY_GROUP = "*"
 
 
 class SignedIn(Struct, frozen=True):

@@ -24,12 +24,13 @@ from dispatcher.console.proxy_sign_in import ProxySignIn
 from dispatcher.console.render import Templates
 from dispatcher.console.rule_actions import RULES_PATH
 from dispatcher.console.search import SEARCH_PATH, SearchPages
+from dispatcher.core.language import N_, _
 
-_CLOSED = (
+_CLOSED = N_(
     "The console is closed: set DISPATCHER_CONSOLE_TOKEN (or DISPATCHER_CONSOLE_TOKEN_FILE) to"
-    " open it, and start again. This makes a token:\n\n"
-    '    python3 -c "import secrets; print(secrets.token_urlsafe())"\n'
+    " open it, and start again. This makes a token:"
 )
+_COMMAND = '    python3 -c "import secrets; print(secrets.token_urlsafe())"'
 
 
 def console_routes(
@@ -104,7 +105,8 @@ def console_routes(
 def closed_console_routes() -> list[web.AbstractRouteDef]:
     """Return routes that say how to open the console: without a token it stays closed."""
 
-    async def closed(_: web.Request) -> web.Response:
-        return protected(web.Response(status=503, text=_CLOSED))
+    async def closed(_request: web.Request) -> web.Response:
+        return protected(web.Response(status=503, text=f"{_(_CLOSED)}\n\n{_COMMAND}\n"))
 
-    return [web.get(HOME_PATH, closed), web.get("/console/{rest:.*}", closed)]
+    routes = [web.get(HOME_PATH, closed), web.get("/console/{rest:.*}", closed)]
+    return [in_readers_language(route) for route in routes]

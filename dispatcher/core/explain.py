@@ -45,6 +45,11 @@ class CodeExplanation(Struct, frozen=True):
     advice: str
 
 
+def of_app(text: str, app: str) -> str:
+    """Return *text*, which may name settings of any app as advice of a code does, for *app*."""
+    return text.replace("<NAME>", app.upper())
+
+
 def explain_code(message: Mapping[str, Any]) -> CodeExplanation | None:
     """Return the meaning of the code of a row of `message_status`; None without a code."""
     code = message["code"]
@@ -108,7 +113,7 @@ def advice(message: Mapping[str, Any]) -> str | None:
             " {message} sent`; or `resend`, if the provider never had it."
         ).format(message=message["id"])
     known = explain_code(message)
-    return known.advice if known else None
+    return of_app(known.advice, message["app"]) if known else None
 
 
 def _pause_advice(message: Mapping[str, Any]) -> str:
@@ -120,7 +125,7 @@ def _pause_advice(message: Mapping[str, Any]) -> str:
         return sentences(report_status(code).advice, _("Then {resume}.").format(resume=resume))
     known = request_code(code)
     return sentences(
-        known.advice,
+        of_app(known.advice, message["app"]),
         _("It is tried again by itself; {resume} tries at once.").format(resume=resume),
     )
 
@@ -251,7 +256,8 @@ def _entries(history: MessageHistory) -> Iterator[TimelineEntry]:
         detail = _joined(accepted_as, _(_SETTLED_BY.get(code, "")))
         yield TimelineEntry(message["accepted_at"], _("Accepted by the provider"), detail, "good")
     elif message["finished_at"]:
-        reason = stored_text(message["reason"] or "") or (number_code(code).meaning if code else "")
+        reason = of_app(stored_text(message["reason"] or ""), message["app"])
+        reason = reason or (number_code(code).meaning if code else "")
         detail = code + _(": ") + reason if code else ""
         title = _(message["state"].capitalize())
         yield TimelineEntry(message["finished_at"], title, detail, "bad")

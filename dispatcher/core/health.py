@@ -15,13 +15,14 @@ from dispatcher.core.format import plural
 from dispatcher.core.health_checks import Finding, Level, check_app, is_of_sending
 from dispatcher.core.language import N_, _
 from dispatcher.core.status import AppState, EventCount, EventTotal, MissingReports, StatusSnapshot
-from dispatcher.core.stored_texts import FAILING_RULES, stored_text
+from dispatcher.core.stored_texts import FAILING_PARTS, stored_text
 
 __all__ = ["AppHealth", "Diagnosis", "Finding", "Level", "database_unavailable", "diagnose"]
 
 OfApp = TypeVar("OfApp", EventCount, EventTotal, MissingReports)
 RECENT = timedelta(minutes=2)  # counters are by the minute
 MAX_NAMED_APPS = 3  # in a headline
+LOOKED_AT_ONCE = ("spool", "connections")  # parts that a worker checks only as it starts
 NOTHING_SENT = N_("Messages are not going out.")
 ONLY_STOPPED_DUE = N_("Only messages of stopped campaigns are due.")
 
@@ -190,13 +191,25 @@ def _workers(now: StatusSnapshot) -> Iterator[Finding]:
             ),
             _("Other workers have taken over; its open requests are unsure. See its log."),
         )
-    failing = sorted({line for w in now.workers if w.alive for line in w.failing_parts})
-    for line in failing:
+    yield from _failing_parts(now)
+
+
+def _failing_parts(now: StatusSnapshot) -> Iterator[Finding]:
+    """Yield each part that fails, once for all the hosts where it does for the same reason."""
+    hosts = defaultdict[str, set[str]](set)
+    for worker in now.workers:
+        for line in worker.failing_parts if worker.alive else ():
+            hosts[line].add(worker.host)
+    for line in sorted(hosts):
         part, _sep, why = line.partition(": ")
         yield Finding(
             Level.WARNING,
             None,
-            _("A part of a worker fails: {part}").format(part=stored_text(part, FAILING_RULES)),
+            _("A part of a worker on {hosts} fails: {part}").format(
+                hosts=_(", ").join(sorted(hosts[line])), part=stored_text(part, FAILING_PARTS)
+            ),
             stored_text(why),
-            _("Correct what it names; the part is tried again by itself."),
+            _("Correct what it names, then restart the worker: this is checked only at its start.")
+            if part in LOOKED_AT_ONCE
+            else _("Correct what it names; the part is tried again by itself."),
         )

@@ -34,6 +34,7 @@ STORED_TEXTS = (
     N_("They cannot be read, and nothing is sent: {kind}."),
     N_("It fails again and again, while other parts can use the database: {why}."),
     N_("a statement took too long, or its connection broke"),
+    N_("a value cannot be processed ({kind})"),
     N_("It has {variables}, and the template takes {count}."),
     N_("Variable {place} is no {kind}: {rule}."),
     N_("digits only, at most {most}"),
@@ -81,6 +82,29 @@ STORED_TEXTS = (
     N_("A reply has no number of its sender."),
     N_("It is a status report, and no reply."),
     N_("there is no campaign {name}"),
+    N_("there is no such token"),
+    N_("whole numbers"),
+    N_("all lines"),
+    N_("lines that are not in"),
+    N_("all lines again"),
+    N_("dropped"),
+    N_("erased"),
+    N_("{count} left: on their way, or unsure"),
+    N_(
+        "This is a restored backup: what workers wrote until {at} is missing, and messages wait"
+        " since before then. They may have been sent after the backup was made: cancel those, then"
+        " resume."
+    ),
+    N_(
+        "This may be a restored backup: no worker was here since {at}, and messages wait since"
+        " before then. They may have been sent after the backup was made: cancel those, then"
+        " resume."
+    ),
+    N_("{why} (dispatcher run)"),
+    N_(
+        "The database was restored while this list was loaded: what is left of it may have been"
+        " loaded before. Load it again only if it was not."
+    ),
     N_(
         "{place} is no directory, so answers and reports are lost if they come while the database"
         " is unavailable: set DISPATCHER_DATA_DIR to a directory of this user."
@@ -152,10 +176,35 @@ STORED_TEXTS = (
     N_("split"),
     N_("reply"),
 )
-FAILING_RULES = (  # as `Rules.unreadable` and a worker name them
+FAILING_PARTS = (  # as `Rules.unreadable` and a worker name them
     N_("limits of {name}"),
     N_("template {id}"),
     N_("rules of every app"),
+    N_("reports"),
+    N_("events"),
+    N_("spool"),
+    N_("connections"),
+    N_("maintenance ({what})"),
+    N_("partitions made"),
+    N_("indexes of full partitions made"),
+    N_("numbers of yesterday forgotten"),
+    N_("campaigns paused, with too many failures"),
+    N_("messages of cancelled campaigns cancelled"),
+    N_("counters added to those by hour"),
+    N_("uploads of yesterday deleted"),
+    N_("apps paused, far over their usual"),
+    N_("messages of campaigns moved"),
+    N_("steps of actions on many messages"),
+    N_("variables looked at, to be wiped"),
+    N_("a new partition begun"),
+    N_("steps of dropping what is over"),
+    N_("old rows deleted"),
+    N_("recovery ({what})"),
+    N_("requests of dead workers"),
+    N_("unsure requests to be sent again"),
+    N_("messages that expire"),
+    N_("requests of lost claims"),
+    N_("messages of a clock ahead"),
 )
 _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=\S)")
 # Fields with what people or systems are called, which may be a word that has a translation.

@@ -22,6 +22,7 @@ SURVEY: Final = (
 REFUSED: Final = ("line", "lines", "reason")
 RECENT_DAYS: Final = 6  # loads of the same rows are then likely a mistake; a weekly list is none
 SHOWN_REPEATS: Final = 5  # lines
+SHOWN_DIFFERENCES: Final = 5  # lines of a template, and templates
 
 
 class Progress(Struct, frozen=True):
@@ -56,6 +57,15 @@ class Earlier(Struct, frozen=True):
     loads: list[EarlierLoad]  # the one with most lines first
 
 
+class Difference(Struct, frozen=True):
+    """Lines that have more or fewer variables than most lines of their template."""
+
+    template_id: str
+    variables: int  # of most lines
+    shown: list[int]  # the first of the others
+    lines: int  # how many those are
+
+
 class Survey(Struct, frozen=True):
     """What a file holds as a whole."""
 
@@ -64,6 +74,8 @@ class Survey(Struct, frozen=True):
     suppressed: int  # lines whose number is suppressed
     apps: dict[str, int]  # lines of each
     unknown_templates: dict[str, int]  # lines of each, if others are defined
+    past: int  # messages whose time to be sent is past
+    differences: list[Difference]  # of some templates that are not defined
 
 
 class TakenOverError(ListError):
@@ -180,8 +192,8 @@ async def index_survey(connection: Connection) -> None:
         await connection.execute(sql(step))
 
 
-async def read_survey(connection: Connection) -> Survey:
-    """Return what the lines are as a whole, without those that are left out."""
+async def read_survey(connection: Connection, now: datetime) -> Survey:
+    """Return what the lines are as a whole at *now*, without those that are left out."""
     shown = []
     if await connection.fetchval(sql("survey_has_repeats")):
         shown = await connection.fetch(sql("survey_repeats"), SHOWN_REPEATS)
@@ -191,6 +203,13 @@ async def read_survey(connection: Connection) -> Survey:
         await connection.fetchval(sql("survey_suppressed")),
         dict(await connection.fetch(sql("survey_apps"))),
         dict(await connection.fetch(sql("survey_unknown_templates"))),
+        await connection.fetchval(sql("survey_past"), now),
+        [
+            Difference(*row)
+            for row in await connection.fetch(
+                sql("survey_variable_counts"), SHOWN_DIFFERENCES, SHOWN_DIFFERENCES
+            )
+        ],
     )
 
 

@@ -7,10 +7,17 @@ from typing import Protocol
 from msgspec import Struct
 
 from dispatcher.core.language import N_, _
+from dispatcher.core.number import ReadNumber, read_number
 from dispatcher.lists.header import Header
 
+# A number of more than 11 digits as Excel shows it and writes it into a CSV file.
+ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?E\+[0-9]{2}")
 DATE_DOUBT = N_("it is a date: format the column as text")  # of a cell that may yet be a time
-MANY_DIGITS = re.compile(r"(?:[0-9][ .()-]?){7}")  # a number, in whatever spelling
+# A number in whatever spelling, also as a spreadsheet has rounded it. \d has full-width digits too.
+_BETWEEN = r"[\s.()\u2010-\u2015\u2212\uff0d-]"
+MANY_DIGITS = re.compile(rf"\d(?:{_BETWEEN}?\d){{6}}|{ROUNDED.pattern}")
+# 9 digits, for a day has 8, to the 15 that a number has at most.
+_NUMBER_ALONE = re.compile(rf"[\W_]*(?:\d(?:{_BETWEEN}{{0,3}}\d){{8,14}}|{ROUNDED.pattern})[\W_]*")
 
 
 class Record(Struct, frozen=True):
@@ -28,6 +35,21 @@ class Record(Struct, frozen=True):
     def is_blank(self) -> bool:
         """Whether there is nothing in it."""
         return not self.trouble and not any(map(_printed, self.cells)) and not self.doubts
+
+
+def number_alone(text: str) -> bool:
+    """Tell whether *text* is a number and nothing else, in whatever spelling, right or wrong."""
+    return _NUMBER_ALONE.fullmatch(text) is not None or isinstance(read_number(text), ReadNumber)
+
+
+def has_taken_in(cell: str, delimiters: str) -> bool:
+    """Tell whether the first line of *cell*, which has several, holds a cell that is a number.
+
+    So it is when the quote in front of *cell* is wrong: the rest of its line then stands in it.
+    *delimiters*: the characters of which each may divide cells.
+    """
+    _own, *others = re.split(f"[{re.escape(delimiters)}]", cell.partition("\n")[0])
+    return any(map(number_alone, others))
 
 
 def swallowed(record: Record) -> str:

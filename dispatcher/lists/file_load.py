@@ -172,10 +172,9 @@ async def load_file(
         file, options, campaign, seen.good - done.imported - done.left_out, earlier
     )
     await _leave_out_earlier(connection, options, refusal)
-    notes = [*opened.notes, *opened.sheet.remarks(opened.header, opened.data_from)]
-    if earlier is not None and earlier.wiped:
-        notes.append(say_wiped(earlier))
-    survey = await file_import.read_survey(connection)
+    survey = await file_import.read_survey(connection, now)
+    remarks = opened.sheet.remarks(opened.header, opened.data_from)
+    notes = [*opened.notes, *remarks, *_survey_notes(survey, earlier)]
     if options.unique:
         await file_import.leave_out_repeats(connection)
     left_out = await file_import.count_left_out(connection)
@@ -224,6 +223,27 @@ async def load_file(
         refusal,
         due if due != (now, now) else None,
     )
+
+
+def _survey_notes(survey: Survey, earlier: Earlier | None) -> Iterator[str]:
+    """Say what of the lines may not be meant, or is not certain."""
+    if earlier is not None and earlier.wiped:
+        yield say_wiped(earlier)
+    if survey.past:
+        yield _("Messages with a send_at that is past: {count}. They are due at once.").format(
+            count=f"{survey.past:,}"
+        )
+    for one in survey.differences:
+        lines = ", ".join(f"{line:,}" for line in one.shown)
+        yield _(
+            "Template {name} is not defined here, and its lines differ in their number of"
+            " variables: most have {variables}, others: {count} (line {lines})."
+        ).format(
+            name=one.template_id,
+            variables=one.variables,
+            count=f"{one.lines:,}",
+            lines=lines + (", ..." if one.lines > len(one.shown) else ""),
+        )
 
 
 def _batches(messages: MessageList) -> Iterator[list[Line]]:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -12,7 +13,7 @@ MAX_NAMES_SHOWN = 5  # of columns, in a message
 MAX_NAME_CHARACTERS = 60  # of each
 MAX_KNOWN_CHARACTERS = 200  # a longer name is none of ours; NFKC of 16,000 marks takes seconds
 MAX_LINES_BEFORE = 20  # titles and blank lines that may stand before the header
-OWN = ("line", "reason")  # columns of a file of rejects
+OWN = ("line", "reason")  # columns that a file of rejects has side by side
 PARAM = re.compile(r"param_([1-9]\d?)")
 
 # What people call a column, in the form that `_plain` gives.
@@ -34,8 +35,6 @@ _WORDS = {
     "priority": ("priority", "优先级"),
     "send_at": ("sendat", "sendtime", "发送时间", "定时发送时间"),
     "expires_at": ("expiresat", "expires", "过期时间", "失效时间"),
-    "line": ("line",),
-    "reason": ("reason",),
 }  # fmt: skip
 _COLUMN_OF = {word: column for column, words in _WORDS.items() for word in words}
 _VARIABLE = re.compile(
@@ -121,6 +120,18 @@ def recognised(cells: Sequence[str], given: Mapping[str, str]) -> int:
     return sum(column is not None for column in columns) if "recipient" in columns else 0
 
 
+def own_places(names: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Return the places of the columns that a file of rejects has before those of its list.
+
+    None of a list that has such a name itself, alone or because the user says what it is.
+    """
+    plain = list(map(_plain, names))
+    if any(plain.count(name) == 1 for name in OWN if name in (given or {})):
+        return {}
+    first = next((place for place, pair in enumerate(pairwise(plain)) if pair == OWN), None)
+    return {name: first + at for at, name in enumerate(OWN)} if first is not None else {}
+
+
 def read_header(
     cells: Sequence[str],
     given: Mapping[str, str],
@@ -136,12 +147,14 @@ def read_header(
     """
     names = header_names(cells)
     said = {column for name in names if (column := given.get(_plain(name)))}
-    places: dict[str, int] = {}
+    places = own_places(names, given)
+    unnamed = [place for place, name in enumerate(names) if not name and place in empty]
+    known = {*places.values(), *unnamed}
     others: list[str] = []
     for place, name in enumerate(names):
-        column = _column_said(name, given, said)
-        if not name and place in empty:
+        if place in known:
             continue
+        column = _column_said(name, given, said)
         if column is None:
             others.append(name or _("(column {value}, without a name)").format(value=place + 1))
         elif column in places:
@@ -182,7 +195,6 @@ def read_header(
                 )
             ).format(names=shown_names([repr(other) for other in others]))
         )
-    unnamed = [place for place, name in enumerate(names) if not name and place in empty]
     return Header(names, places, others, unnamed)
 
 

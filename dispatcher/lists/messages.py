@@ -12,7 +12,14 @@ from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
 from dispatcher.core.stored_texts import stored_text
 from dispatcher.core.templates import MAX_VARIABLES, Template, plain_code, template_mismatch
-from dispatcher.lists.cells import DATE_DOUBT, MANY_DIGITS, Record, swallowed
+from dispatcher.lists.cells import (
+    DATE_DOUBT,
+    MANY_DIGITS,
+    ROUNDED,
+    Record,
+    has_taken_in,
+    swallowed,
+)
 from dispatcher.lists.header import OWN, shown_names
 from dispatcher.lists.reading import OpenedList
 from dispatcher.lists.times import read_time
@@ -167,6 +174,7 @@ class MessageList:
         try:
             self._must_be_whole(record, cells)
             self._must_hold_no_error(cells)
+            self._must_not_be_rounded(cells)
             number = self._number(cells)
             values = self._values(cells, number.e164)
         except ValueError as error:
@@ -231,6 +239,18 @@ class MessageList:
                 what = _("it holds the error {value}").format(value=shown_names([error]))
                 raise ValueError(name + _(": ") + what)
 
+    def _must_not_be_rounded(self, cells: list[str]) -> None:
+        """Raise ValueError if a cell is a long number, such as of an order, in Excel's short form.
+
+        That of the recipient is told by `read_number`.
+        """
+        if "E+" not in "".join(cells):
+            return
+        for place, name in self._used.items():
+            if name != "recipient" and ROUNDED.fullmatch(cells[place].strip()):
+                what = _("a spreadsheet has rounded it: format the column as text and export again")
+                raise ValueError(name + _(": ") + what)
+
     def _must_not_swallow(self, record: Record, cells: list[str]) -> None:
         """Raise _SwallowedError if a cell over several lines has taken in lines of their own.
 
@@ -238,9 +258,10 @@ class MessageList:
         """
         wrong = len(cells) < self._width or any(cell.strip() for cell in cells[self._width :])
         for place, cell in enumerate(cells):
-            if place != self._places["recipient"]:
+            if place != self._places["recipient"] and "\n" in cell:
                 lines = cell.split("\n")[1:]
                 wrong |= any(MANY_DIGITS.search(line) for line in lines)
+                wrong |= has_taken_in(cell, self.delimiter)
         if wrong:
             raise _SwallowedError(swallowed(record))
 

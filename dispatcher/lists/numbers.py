@@ -7,8 +7,8 @@ from pathlib import Path
 from dispatcher.core.errors import ListError
 from dispatcher.core.language import _
 from dispatcher.core.number import DoubtfulNumber, ReadNumber, read_number
-from dispatcher.lists.cells import Record, swallowed
-from dispatcher.lists.reading import Form, numbers_first, open_list, sheets_of
+from dispatcher.lists.cells import Record, has_taken_in, number_alone, swallowed
+from dispatcher.lists.reading import DELIMITERS, Form, numbers_first, open_list, sheets_of
 
 
 def read_numbers(
@@ -58,13 +58,14 @@ def _has_swallowed(record: Record) -> bool:
 
     So it is when two lines each have a quote that is wrong; addresses have several lines too.
     """
+    several = [cell for cell in record.cells if "\n" in cell]
     parts = (
         part
-        for cell in record.cells
+        for cell in several
         for line in cell.split("\n")[1:]
-        for part in re.split(r"[,;\t]", line)
+        for part in re.split(f"[{DELIMITERS}]", line)
     )
-    return any(isinstance(read_number(part), ReadNumber) for part in parts)
+    return any(map(number_alone, parts)) or any(has_taken_in(cell, DELIMITERS) for cell in several)
 
 
 def _read(

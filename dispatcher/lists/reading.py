@@ -15,7 +15,7 @@ from dispatcher.lists.encoding import FoundEncoding, find_encoding
 from dispatcher.lists.header import MAX_LINES_BEFORE, Header, HeaderError
 from dispatcher.lists.text import TextSheet, unreadable
 
-_DELIMITERS = (",", ";", "\t", "，", "；", "|")
+DELIMITERS = ",;\t，；|"  # each may divide cells
 _OF_REJECTS = (",", ";", "\t")  # those of a file of rejects
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins a zip file that is empty
 _NOTHING = b"\xef\xbb\xbf\r\n \t\0"  # bytes that are no text; NUL fills what was never written
@@ -150,17 +150,14 @@ def _text_sheets(path: Path, found: FoundEncoding, form: Form) -> list[TextSheet
         whole = TextSheet(path, found.name, "\0")
         if not _are_rejects(whole) and not _is_divided(path, found):
             return [whole]
-    return [TextSheet(path, found.name, delimiter) for delimiter in _DELIMITERS]
+    return [TextSheet(path, found.name, delimiter) for delimiter in DELIMITERS]
 
 
 def _are_rejects(sheet: Sheet) -> bool:
     """Tell whether a list of numbers alone is its own file of rejects, which has a header."""
     first = next((record for record in sheet if not record.is_blank), None)
     line = ",".join(first.cells) if first is not None else ""
-    return any(
-        tuple(map(headers.column_of, line.split(delimiter)[:2])) == headers.OWN
-        for delimiter in _OF_REJECTS
-    )
+    return any(headers.own_places(line.split(delimiter)[:2]) for delimiter in _OF_REJECTS)
 
 
 def numbers_first(sheet: Sheet) -> int:
@@ -174,7 +171,7 @@ def numbers_first(sheet: Sheet) -> int:
 def _is_divided(path: Path, found: FoundEncoding) -> bool:
     """Tell whether lines end with delimiters that divide nothing, as of a sheet's one column."""
     with path.open(encoding=found.name, errors="replace") as stream:
-        return any(line.strip()[-1:] in {*_DELIMITERS} - {""} for line in islice(stream, 20))
+        return any(line.strip()[-1:] in {*DELIMITERS} - {""} for line in islice(stream, 20))
 
 
 def _with_header(

@@ -21,6 +21,11 @@ LIST_TEXTS = (
     N_("(column {value}, without a name)"),
     N_("--column takes pairs such as recipient=手机号 or param_1=name, and not {pair}"),
     N_("Hidden in the sheet, and read: {names}."),
+    N_("Messages with a send_at that is past: {count}. They are due at once."),
+    N_(
+        "Template {name} is not defined here, and its lines differ in their number of variables:"
+        " most have {variables}, others: {count} (line {lines})."
+    ),
     N_("Merged in the sheet: {ranges}. Only the first cell of each has its text."),
     N_("Not used: {names}."),
     N_("Skipped before the header: line {lines}."),
@@ -114,6 +119,10 @@ LIST_TEXTS = (
     N_("{name} is after the year {year}"),
     N_("{name} is no time, such as {example}"),
     N_("{name} is not {encoding} text"),
+    N_(
+        "{name} may be a span of hours, or have an offset: write when it begins, or T in front of"
+        " the hour, such as {example}"
+    ),
     N_("{name} may be one of two days: write the year first, then the month"),
     N_("{name} would read “{sample}”"),
     N_(

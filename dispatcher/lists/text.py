@@ -97,6 +97,11 @@ class TextSheet:
             )
         if "\0" in text:
             return _("it holds NUL bytes: the file was damaged there")
+        if "\x1b" in text:  # ISO-2022-JP is ASCII, with ESC where Japanese begins and ends
+            return _(
+                "it has an ESC character, which no text has: save the file as UTF-8, or give its"
+                " encoding, such as iso-2022-jp"
+            )
         if text.isascii():
             return None
         if self._encoding != UTF_8:

@@ -12,7 +12,13 @@ _YEAR_FIRST = re.compile(
 )
 _FORENOON = ("上午", "AM")
 _NOON = 12  # o'clock; an afternoon's hours are counted from there
-_DATE_ONLY = re.compile(r"\d{4}[-/.年]\d{1,2}[-/.月]\d{1,2}日?")
+# With a zone too, as XML writes a day: 2026-01-31Z, 2026-01-31+08:00.
+_DATE_ONLY = re.compile(
+    r"\d{4}[-/.年]?\d{1,2}[-/.月]?\d{1,2}日?(?: ?(?:Z|[-+]\d{2}:?\d{2}))?", re.IGNORECASE
+)
+_HOURS = re.compile(r".* (\d{2}):?(\d{2})-(\d{2})(?::?(\d{2}))?")
+# No clocks are farther from UTC, https://www.iana.org/time-zones.
+_MIN_OFFSET, _MAX_OFFSET = timedelta(hours=-12), timedelta(hours=14)
 _YEAR_LAST = re.compile(r"\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?")
 _SERIAL = re.compile(r"[3-7]\d{4}\.\d+")  # days since 1899-12-30, with a time of day: 1982 to 2119
 _SERIAL_EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001 - a sheet's times have no zone
@@ -84,12 +90,20 @@ def _shown(time: datetime) -> str:
 
 
 def _with_offset(local: datetime) -> str:
-    return local.isoformat(" ", "minutes")
+    return local.isoformat("T", "minutes")
 
 
 def _written(name: str, text: str) -> datetime:
     """Return the time as it is written, without a zone or with its own. Raises ValueError."""
     if (time := _iso(text)) is not None:
+        # At 09:00 in Hawaii, or from nine to ten. New York's 09:00-05:00 is no span of hours.
+        if (hours := _HOURS.fullmatch(text)) and hours.groups()[:2] < hours.groups("00")[2:]:
+            raise ValueError(
+                _(
+                    "{name} may be a span of hours, or have an offset: write when it begins, or T"
+                    " in front of the hour, such as {example}"
+                ).format(name=name, example=EXAMPLE)
+            )
         return time
     if found := _YEAR_FIRST.fullmatch(text):
         year, month, day, half, hour, minute, second, half_after = found.groups()
@@ -138,9 +152,12 @@ def _hour(hour: int, *halves: str | None) -> int:
 
 
 def _iso(text: str) -> datetime | None:
-    if ":" not in text:
+    """Return a time in the form of ISO 8601; None if it is none."""
+    if ":" not in text or _DATE_ONLY.fullmatch(text):
         return None
     try:
-        return datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return None
+    offset = time.utcoffset()
+    return time if offset is None or _MIN_OFFSET <= offset <= _MAX_OFFSET else None

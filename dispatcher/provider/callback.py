@@ -27,6 +27,11 @@ class Posted(Struct, frozen=True):
     text: str
 
 
+def host_of(url: str) -> str:
+    """Return the host and the port of *url* as they are written, without a login before them."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
 async def post_test_report(
     url: str, *, word: str, key: AppKey | None, host: str | None, now: datetime
 ) -> Posted:
@@ -40,18 +45,20 @@ async def post_test_report(
     body = urlencode({"smsMsgId": word, "status": CHECK_STATUS}).encode()
     headers = {"Content-Type": FORM_CONTENT_TYPE}
     parts = urlsplit(url)
+    real_host = host_of(url)
     if key is not None:
         headers |= aksk_headers(
             key,
             method="POST",
             path=parts.path,
             query=parts.query,
-            host=host or parts.netloc,
+            host=host or real_host,
             body=body,
             now=now,
             content_type=FORM_CONTENT_TYPE,
         )
-        headers["Host"] = parts.netloc  # on the wire it is always the real one
+        headers["Host"] = real_host  # on the wire it is always the real one
+        url = parts._replace(netloc=real_host).geturl()  # a login would take the signature's header
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as session,

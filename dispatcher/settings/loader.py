@@ -14,6 +14,7 @@ from dispatcher.core.errors import os_reason
 from dispatcher.core.language import N_, _
 from dispatcher.core.stored_texts import stored_text
 from dispatcher.settings.models import AppSettings, Settings
+from dispatcher.settings.types import ANY_GROUP
 
 PREFIX = "DISPATCHER_"
 TRACE_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -82,6 +83,7 @@ def load_settings(environ: Mapping[str, str], parts: Collection[Part] = ()) -> S
         for mistake in error.errors(include_url=False, include_context=False, include_input=False):
             mistakes += reading.explain(tuple(map(str, mistake["loc"])), mistake["msg"])
         raise SettingsError(mistakes) from None
+    mistakes += reading.lonely_direct_address()
     if "console" in parts:
         mistakes += _sign_in_mistakes(settings)
     if "sending" in parts:
@@ -187,6 +189,14 @@ class _Reading:
                 description=_(str(AppSettings.model_fields[place[-1]].description)),
             )
 
+    def lonely_direct_address(self) -> Iterator[str]:
+        """Yield a mistake for a direct address alone: workers would start their own database."""
+        name = self.names.get(("database_direct_url",))
+        if name is not None and ("database_url",) not in self.names:
+            yield _("{name} is missing: {name2} needs it").format(
+                name=_name(("database_url",)), name2=name
+            )
+
     def lonely_push_keys(self) -> Iterator[str]:
         """Yield a mistake for each push key without its secret, or secret without key."""
         for place, name in self.names.items():
@@ -203,8 +213,15 @@ def _sign_in_mistakes(settings: Settings) -> Iterator[str]:
         "CONSOLE_ROLES": settings.console_roles,
         "CONSOLE_TOKEN": settings.console_token,  # it signs the forms
     }
+    if settings.console_roles.keys() - {ANY_GROUP}:
+        sign_in["CONSOLE_GROUPS_HEADER"] = settings.console_groups_header
     missing = [PREFIX + name for name, value in sign_in.items() if not value]
-    if missing and (settings.console_user_header or settings.console_groups_header):
+    if missing and (
+        settings.console_proxies
+        or settings.console_user_header
+        or settings.console_groups_header
+        or settings.console_roles
+    ):
         yield _("sign-in by a proxy's header needs {names} too").format(names=", ".join(missing))
 
 

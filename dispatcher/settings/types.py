@@ -5,10 +5,10 @@ the value: even an address may hold a password.
 """
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -31,6 +31,7 @@ PROVIDER_NETWORKS = (
     "123.60.96.0/24",
     "119.8.109.0/24",
 )
+ANY_GROUP = "*"  # of roles: everyone who is signed in
 _MAX_CALLBACK_LENGTH = 1024  # characters of statusCallback (batchSendDiffSms, Table 4)
 
 
@@ -166,18 +167,65 @@ def _ports(dsn: str) -> list[str]:
     return [port for port in ports if port]
 
 
+def _hosts(dsn: str) -> list[str]:
+    """Return the hosts that the driver reads of a clear address, without their ports.
+
+    Raises ValueError if it cannot divide the address.
+    """
+    parts = urlsplit(dsn)
+    if written := parts.netloc.rpartition("@")[2]:
+        return [unquote(_without_port(host)) for host in written.split(",")]
+    named = parse_qs(parts.query).get("host", [""])[-1]
+    return [_without_port(host) for host in named.split(",")]
+
+
+def _without_port(host: str) -> str:
+    found = _HOST_PATTERN.fullmatch(host)
+    return found[1] if found else host  # the directory of a socket, or an IPv6 address
+
+
+def _is_database_host(host: str) -> bool:
+    """Return whether *host*, a name, an address or the directory of a socket, can be looked up."""
+    if "\0" in host:
+        return False
+    if host.startswith("/"):
+        return True
+    if ":" in host or "[" in host:
+        try:
+            return bool(IPv6Address(re.sub(r"^\[(.*)\]$", r"\1", host)))
+        except ValueError:
+            return False
+    return _is_host(host)
+
+
+def _has_good_hosts(dsn: str) -> bool:
+    try:
+        hosts = _hosts(dsn)
+    except ValueError:
+        return False
+    named = [host for host in hosts if host]
+    # One host alone is left to the driver: it fails at an empty one beside it, and takes what
+    # follows the first colon of a bare IPv6 address for a port.
+    alone = len(named) < 2  # noqa: PLR2004 - as FailoverConnector counts
+    if alone and (len(hosts) > 1 or re.match(r"[^\[/]*:", hosts[0])):
+        return False
+    return all(map(_is_database_host, named))
+
+
 def _is_port(word: str) -> bool:
     return re.fullmatch(r"[0-9]{1,5}", word) is not None and 0 < int(word) <= _MAX_PORT
 
 
 def is_address(dsn: str) -> bool:
-    """Return whether *dsn* may be the address of a PostgreSQL: read whole, and with real ports."""
-    return _is_written_well(dsn) and all(map(_is_port, _ports(dsn)))
+    """Return whether *dsn* may be that of a PostgreSQL: read whole, with real hosts and ports."""
+    return _is_written_well(dsn) and all(map(_is_port, _ports(dsn))) and _has_good_hosts(dsn)
 
 
 def _is_written_well(dsn: str) -> bool:
     one_line = dsn.isprintable() and dsn == dsn.strip()
-    return one_line and dsn.startswith(("postgresql://", "postgres://")) and is_clear_address(dsn)
+    is_whole = all("=" in pair for pair in dsn.partition("?")[2].split("&") if pair)
+    of_kind = dsn.startswith(("postgresql://", "postgres://"))
+    return one_line and is_whole and of_kind and is_clear_address(dsn)
 
 
 def _database(value: SecretStr) -> SecretStr:
@@ -190,8 +238,15 @@ def _database(value: SecretStr) -> SecretStr:
                 " as %2F, # as %23)"
             )
         )
-    if not is_address(dsn):
+    if not all(map(_is_port, _ports(dsn))):
         raise ValueError(_("must have a port from 1 to {most}, or none").format(most=_MAX_PORT))
+    if not is_address(dsn):
+        raise ValueError(
+            _(
+                "must name hosts that can be looked up: no part of a name is empty or over 63"
+                " characters, and an IPv6 address stands in brackets"
+            )
+        )
     return value
 
 

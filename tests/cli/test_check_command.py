@@ -6,6 +6,8 @@ from time import time
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from dispatcher.db.database import connect
 from dispatcher.db.dsn import read_address
@@ -59,6 +61,40 @@ async def test_a_wrong_secret_is_found_and_never_shown(operate):
     (failed,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
     assert "app default" in failed
     assert "hunter2" not in ended.out
+
+
+@pytest.mark.parametrize("signed", [False, True])
+async def test_a_login_in_the_callback_address_is_neither_shown_nor_part_of_the_host(
+    operate, signed
+):
+    came = []
+
+    async def take(request: web.Request) -> web.Response:
+        came.append(dict(request.headers))
+        return web.Response(status=404)
+
+    served = web.Application()
+    served.router.add_post("/{rest:.*}", take)
+    keys = {f"APPS__DEFAULT__PUSH_{name}": "push" for name in ("KEY", "SECRET")} if signed else {}
+    async with Simulator({"key": "secret"}) as sim, TestServer(served) as server:
+        host = f"127.0.0.1:{server.port}"
+        url = f"http://amy:hunter2@{host}/reports/a-token-that-nobody-guesses"
+        ended = await operate("check", **app(sim.url), **keys, CALLBACK_URL=url)
+    (failed,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
+    assert f" http://{host}: 404" in failed
+    assert "hunter2" not in ended.out + ended.err
+    (headers,) = came
+    assert headers["Host"] == host
+    assert headers["Authorization"].startswith("SDK-HMAC-SHA256 " if signed else "Basic ")
+
+
+@pytest.mark.parametrize("cache", [0, 100])
+async def test_the_address_of_workers_is_tried_where_commands_use_another(operate, dsn, cache):
+    addresses = {"DATABASE_URL": "postgresql://127.0.0.1:1/x", "DATABASE_DIRECT_URL": dsn}
+    ended = await operate("check", STATEMENT_CACHE=cache, **addresses)
+    (failed,) = [line for line in ended.out.splitlines() if line.startswith("FAIL  pooler")]
+    assert "No PostgreSQL answers at 127.0.0.1:1/x" in failed
+    assert "pooler" not in (await operate("check", STATEMENT_CACHE=cache)).out
 
 
 async def test_every_problem_is_reported(command, empty_dsn):

@@ -38,6 +38,7 @@ NOWHERE = "postgresql://amy:hunter2@127.0.0.1:1/sms"
         (["show", "\udcff"], "it must be text in UTF-8: see `dispatcher show --help`."),
         (["enqueue", "nowhere.csv"], "see `dispatcher enqueue --help`."),
         (["migrate", "--status", "--down"], "--status and --down do not go together."),
+        (["bench", "--server", "postgresql://amy:hunter2@db..x/sms"], "@host:5432/name."),
     ],
 )
 async def test_a_wrong_command_line_exits_with_2(command, arguments, words):
@@ -118,6 +119,13 @@ async def test_an_unreachable_database_exits_with_1_and_says_where(command, argu
     assert ended.code == 1
     assert ended.line.startswith("dispatcher: No PostgreSQL answers at 127.0.0.1:1/sms")
     assert "hunter2" not in ended.err
+
+
+@pytest.mark.parametrize("name", ["run", "status", "migrate", "check", "bench"])
+async def test_a_host_that_no_one_can_look_up_is_a_mistake_of_the_settings(command, name):
+    ended = await command(name, **APP, DATABASE_URL="postgresql://amy:hunter2@db..x/sms")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.line.startswith("dispatcher: DISPATCHER_DATABASE_URL must name hosts that can")
 
 
 async def test_a_benchmark_names_what_it_cannot_use_before_it_measures(command, tmp_path):

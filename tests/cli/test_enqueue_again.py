@@ -693,3 +693,48 @@ async def test_a_dry_run_names_the_countries_of_a_list(operate, tmp_path):
     assert "By country" not in (await operate("enqueue", home, "--dry-run")).out
     file = write(tmp_path / "x.csv", f"{GOOD},t1,a", "+13055550123,t1,a", "+13055550124,t1,a")
     assert "\nBy country: US 2, CN 1.\n" in (await operate("enqueue", file, "--dry-run")).out
+
+
+def ago(**span: float) -> str:
+    return (datetime.now(UTC) - timedelta(**span)).isoformat("T", "seconds")
+
+
+async def test_times_that_are_past_are_counted(operate, db, tmp_path):
+    times = [ago(hours=23), ago(minutes=5), ago(days=-1), "", ago(days=400)]
+    rows = [f"+861310000000{at},t1,{time}" for at, time in enumerate(times)]
+    file = tmp_path / "x.csv"
+    file.write_text("\n".join(("recipient,template_id,send_at", *rows)), encoding="utf-8")
+    for option in (("--dry-run",), ()):
+        ended = await operate("enqueue", file, *option)
+        assert "\nMessages with a send_at that is past: 3. They are due at once.\n" in ended.out
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 5
+    rows = ["recipient,template_id,send_at", f"{GOOD},t1,{ago(days=-1)}", f"{GOOD},t1,"]
+    file.write_text("\n".join(rows), encoding="utf-8")
+    assert "past" not in (await operate("enqueue", file, "--again")).out
+
+
+async def test_lines_with_another_number_of_variables_are_named(operate, db, tmp_path):
+    counts = {"t1": [2, 1, 2, 0], "t2": [1, 1], "t3": [3, 2], "t4": [1, 0]}
+    await db.execute("INSERT INTO dispatcher.template (template_id, kinds) VALUES ('t4', '{}')")
+    cells = [
+        (name, [*("a" * count), "", "", ""][:3]) for name, some in counts.items() for count in some
+    ]
+    lines = [f"+86131000000{at:02},{name},{','.join(row)}" for at, (name, row) in enumerate(cells)]
+    file = tmp_path / "x.csv"
+    head = "recipient,template_id,param_1,param_2,param_3"
+    file.write_text("\n".join((head, *lines)), encoding="utf-8")
+    ended = await operate("enqueue", file)
+    said = [line for line in ended.out.splitlines() if "number of variables" in line]
+    why = "is not defined here, and its lines differ in their number of variables: most have"
+    assert said == [
+        f"Template t1 {why} 2, others: 2 (line 3, 5).",
+        f"Template t3 {why} 3, others: 1 (line 9).",
+    ]
+    assert "9 messages enqueued." in ended.out
+    many = [f"+86132000{at:05},t1,a,{'b' * (at > 6)}," for at in range(20)]
+    file.write_text("\n".join((head, *many)), encoding="utf-8")
+    ended = await operate("enqueue", file, "--dry-run")
+    assert f"Template t1 {why} 2, others: 7 (line 2, 3, 4, 5, 6, ...).\n" in ended.out
+    again = [line.replace(",t1,a,", ",t1,a,b") for line in many[:7]]
+    file.write_text("\n".join((head, *again)), encoding="utf-8")
+    assert "number of variables" not in (await operate("enqueue", file)).out

@@ -215,6 +215,26 @@ async def test_the_file_itself_is_never_taken_for_its_rejects(operate, tmp_path)
     assert file.read_text().startswith("recipient")
 
 
+async def test_a_place_for_rejects_that_cannot_be_looked_at_is_one_line(operate, db, tmp_path):
+    file = write(tmp_path / f"{'x' * 245}.csv", "recipient,template_id", "+8613112345678,t1")
+    (tmp_path / "loop").symlink_to("loop")
+    for rejects, why in (
+        (None, "File name too long"),
+        (tmp_path / ("y" * 300), "File name too long"),
+        (tmp_path / "loop", "Too many levels of symbolic links"),
+    ):
+        named = ["--rejects", rejects] if rejects else []
+        ended = await operate("enqueue", file, *named)
+        place = rejects or file.with_suffix(".rejects.csv")
+        assert (ended.code, ended.line) == (
+            2,
+            f"dispatcher: {place} cannot be written: {why}. Nothing was enqueued.",
+        )
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 0
+    absent = tmp_path / "absent" / "y.csv"
+    assert (await operate("enqueue", file, "--rejects", absent)).code == 0  # no line was refused
+
+
 async def test_a_load_that_is_cut_short_says_how_much_of_it_is_in(operate, db, tmp_path):
     await db.execute(
         """

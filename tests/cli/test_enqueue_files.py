@@ -116,7 +116,7 @@ GIVEN = {
             3: "it has 0 variables, and the template takes 3",
             4: "variable 2 is no TXT_20",
             5: "variable 3 is no NUM_6",
-            6: "variable 1 is no NUM_2",
+            6: "param_3: a spreadsheet has rounded it",
             7: "template_id is missing",
             8: "recipient is missing",
             10: TOO_LONG,

@@ -91,6 +91,36 @@ async def test_a_code_is_explained_in_chinese(command):
     assert programs.out == (await command("explain", "E200028", "--json")).out
 
 
+async def test_a_code_of_words_is_explained_in_chinese(command):
+    assert "其他任何文本" in (await command("explain", "too-long", locale=CHINESE)).out
+    assert "any other text" in (await command("explain", "too-long")).out
+
+
+async def test_what_a_table_says_of_a_row_is_chinese(operate, db):
+    await operate("template", "add", "t1", "NUM_6", "--promotional")
+    await operate("template", "add", "t2", "--text", "Hi", "--not-promotional")
+    listed = (await operate("template", "list", locale=CHINESE)).out.splitlines()
+    rows = {cells[0]: cells[1:] for line in listed if (cells := line.split())}
+    assert (rows["t1"], rows["t2"]) == (["NUM_6", "是"], ["无", "否"])
+    await db.execute(
+        "INSERT INTO dispatcher.reply (digest, number, text, unsubscribed)"
+        " VALUES ('x', '+8613112345678', 'R', true)"
+    )
+    assert "是" in (await operate("replies", locale=CHINESE)).out
+
+
+async def test_one_of_two_options_is_asked_for_in_chinese(command):
+    failed = await command("template", "add", "t1", locale=CHINESE)
+    assert (failed.code, failed.line) == (2, "dispatcher: 请给出 --text 或 --kinds 之一。")
+
+
+async def test_the_simulator_names_a_wrong_address_in_chinese(command):
+    words = ("simulate", "--key", "k", "--secret", "s", "--listen", "here")
+    failed = await command(*words, locale=CHINESE)
+    assert (failed.code, failed.line) == (2, "dispatcher: here 不是 HOST:PORT。")
+    assert (await command(*words)).line == "dispatcher: here is not HOST:PORT."
+
+
 async def test_a_check_is_chinese_in_columns_and_english_for_programs(command):
     chinese = (await command("check", locale=CHINESE)).out.splitlines()
     assert chinese[0].startswith("失败  设置          没有配置应用：请设置 ")

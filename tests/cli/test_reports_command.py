@@ -46,3 +46,28 @@ async def test_forget_removes_what_names_the_person(db):
     await keep(db, b"to=8613112345679")
     await db.execute("SELECT dispatcher.forget('{+8613112345678,13112345678}')")
     assert await db.fetchval("SELECT count(*) FROM dispatcher.unreadable_push") == 1
+
+
+async def test_reports_without_a_message_show_no_whole_number(operate, db):
+    number = "8613112345678"
+    await db.execute(
+        """
+        INSERT INTO dispatcher.report (provider_id, status, state, recipient)
+        VALUES ($1, $1, 'undelivered', '+' || $1), ('p2', 'DELIVRD', 'delivered', NULL)
+        """,
+        number,
+    )
+    await db.execute(
+        "INSERT INTO dispatcher.unmatched_report (provider_id, segment, reason)"
+        " VALUES ($1, 1, 'no-token'), ('p2', 1, 'no-token')",
+        number,
+    )
+    shown = (await operate("reports")).out
+    printed = (await operate("reports", "--json")).out
+    assert number not in shown + printed
+    assert "+86131****5678" in shown
+    found = {each["provider_id"]: each for each in json.loads(printed)["unmatched"]}
+    (masked,) = found.keys() - {"p2"}
+    assert (masked[-4:], found[masked]["status"][-4:]) == ("5678", "5678")
+    assert found[masked]["recipient"] == "+86131****5678"
+    assert (found["p2"]["status"], found["p2"]["recipient"]) == ("DELIVRD", None)

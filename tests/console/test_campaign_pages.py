@@ -199,6 +199,17 @@ async def test_results_are_exported_and_whole_numbers_audited(operator, campaign
     assert tuple(audit) == (ACTOR, "export", f"campaign={NAME}")
 
 
+@pytest.mark.parametrize("apps", [("shop",), ("shop", "bank")])
+async def test_advice_names_the_settings_of_the_only_app(operator, db, campaign, apps):
+    await db.execute(
+        "INSERT INTO dispatcher.app (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING", apps
+    )
+    await db.execute("UPDATE dispatcher.outcome SET code = 'no-sender' WHERE state = 'rejected'")
+    page = await counted(operator, f"/console/campaign?{campaign}")
+    named = "SHOP" if len(apps) == 1 else "&lt;NAME&gt;"
+    assert f"DISPATCHER_APPS__{named}__SENDER" in page
+
+
 @pytest.mark.usefixtures("campaign")
 async def test_a_reader_that_stalls_holds_up_no_other_export(operator, campaign, monkeypatch):
     async def endless(_connection, on_rows, **_filter) -> None:

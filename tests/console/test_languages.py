@@ -62,6 +62,20 @@ async def test_what_an_action_stores_is_english(operator, db):
     assert "全部短信。" in page.text
 
 
+async def test_the_audit_says_why_an_app_was_paused_in_ones_language(operator, db):
+    why = (
+        "This may be a restored backup: no worker was here since 2026-03-01 09:30 UTC, and messages"
+        " wait since before then. They may have been sent after the backup was made: cancel those,"
+        " then resume."
+    )
+    await db.execute("SELECT dispatcher.pause('shop', $1, 'dispatcher run')", why)
+    for path in ("/console/audit", "/console/rules"):
+        chinese = (await operator.get(path, **CHINESE)).text
+        assert "自 2026-03-01 09:30 UTC 以来没有工作进程" in chinese
+        assert "restored" not in chinese
+    assert why in (await operator.get("/console/audit")).text
+
+
 @pytest.mark.parametrize(
     ("state", "english", "chinese"),
     [

@@ -430,6 +430,11 @@ async def test_without_a_token_the_console_stays_closed(client):
             answer = await closed.get("/console" + path)
             assert answer.status == 503
             assert "set DISPATCHER_CONSOLE_TOKEN" in answer.text
+            assert "secrets.token_urlsafe()" in answer.text
+        chinese = await closed.get("/console", Accept_Language="zh-CN")
+        assert (chinese.status, chinese.headers["Content-Language"]) == (503, "zh-CN")
+        assert "控制台未开放：请设置 DISPATCHER_CONSOLE_TOKEN" in chinese.text
+        assert "secrets.token_urlsafe()" in chinese.text
 
 
 async def test_a_form_that_does_not_arrive_is_not_waited_for(client, monkeypatch):

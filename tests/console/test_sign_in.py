@@ -39,6 +39,8 @@ RULING = [
     ("/actions/suppress", {"numbers": "+8613112345678"}),
     ("/actions/suppress", {"numbers": "+8613112345678", "ask": "yes"}),
     ("/actions/unsuppress", {"numbers": "+8613112345678"}),
+    ("/message-action", {"action": "suppress"}),
+    ("/message-action", {"action": "suppress", "same_number_as": "1"}),
 ]
 
 
@@ -76,6 +78,31 @@ async def test_a_role_permits_what_it_names(client, db, role, acting, ruling):
         assert await answers(client, RULING) == {403}
     page = await client.get("/console/actions/pause?app=shop")
     assert page.status == (200 if acting else 403)
+
+
+async def test_only_who_sets_rules_is_offered_to_suppress_and_may_start_it(client, db):
+    message = await db.fetchval(
+        "INSERT INTO dispatcher.message (recipient, template_id) VALUES ('+8613112345678', 't')"
+        " RETURNING id"
+    )
+    pages = ("messages?app=default", "messages?state=accepted&app=default", f"message/{message}")
+    offer = 'name="action" value="suppress"'
+    await log_in(client, db, "rules", "Ana")
+    offered = [offer in (await client.get(f"/console/{page}")).text for page in pages]
+    assert offered == [True, False, True]  # no message is accepted
+    form_token = (await client.get("/console/search")).form_token
+    form = {"form_token": form_token, "action": "suppress", "same_number_as": str(message)}
+    preview = (await client.post("/console/message-action", form)).headers["Location"]
+    start = '<button class="grave">'
+    assert start in (await client.get(preview)).text
+    await log_in(client, db, "act")
+    assert [offer in (await client.get(f"/console/{page}")).text for page in pages] == [False] * 3
+    assert 'name="action" value="cancel"' in (await client.get(f"/console/{pages[0]}")).text
+    assert start not in (await client.get(preview)).text
+    form_token = (await client.get("/console/search")).form_token
+    assert (await client.post(preview, {"form_token": form_token})).status == 403
+    assert await db.fetchval("SELECT count(*) FROM dispatcher.suppression") == 0
+    assert not await db.fetchval("SELECT started_at FROM dispatcher.message_action")
 
 
 async def test_the_audit_has_the_name_of_the_token(client, db):

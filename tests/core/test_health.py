@@ -269,15 +269,30 @@ def test_an_unreachable_host_is_named_and_others_send():
     assert diagnose(now(workers=[WORKER, replace(lost, alive=False)])).level is Level.NOTE
 
 
-def test_a_part_of_a_worker_that_fails_is_named_once():
-    workers = [
-        replace(WORKER, id=number, failing_parts=["maintenance (old rows deleted): no such table"])
-        for number in (1, 2)
-    ]
+def failing(line: str, host: str = "here", **more: object) -> WorkerState:
+    return replace(WORKER, host=host, failing_parts=[line], **more)
+
+
+def test_a_part_of_a_worker_that_fails_is_named_once_with_its_hosts():
+    line = "maintenance (old rows deleted): no such table"
+    workers = [failing(line, host, id=number) for number, host in enumerate(["b", "a", "b"])]
     [finding] = diagnose(now(workers=workers)).findings
     assert finding.level is Level.WARNING
-    assert finding.title == "A part of a worker fails: maintenance (old rows deleted)"
+    assert finding.title == "A part of a worker on a, b fails: maintenance (old rows deleted)"
     assert finding.cause == "no such table"
+    assert "tried again by itself" in finding.step
+    workers.append(failing("maintenance (old rows deleted): a right is missing", "c", id=9))
+    workers.append(failing(line, "silent", id=10, alive=False))
+    found = {each.cause: each.title for each in diagnose(now(workers=workers)).findings}
+    assert " on c fails" in found["a right is missing"]
+    assert " on a, b fails" in found["no such table"]
+
+
+@pytest.mark.parametrize("part", ["spool", "connections"])
+def test_what_a_worker_looks_at_once_takes_its_restart(part):
+    [finding] = diagnose(now(workers=[failing(f"{part}: too few")])).findings
+    assert "then restart the worker" in finding.step
+    assert "by itself" not in finding.step
 
 
 def test_a_rule_that_cannot_be_read_is_named_in_chinese():
@@ -292,9 +307,11 @@ def test_a_rule_that_cannot_be_read_is_named_in_chinese():
         return [f"{one.title}：{one.cause}" for one in findings]
 
     limits, template = copy_context().run(found)
-    assert limits.startswith("工作进程的一个部分出错：split 的限额：这些限额无法读取，split 的短信")
+    assert limits.startswith(
+        "host 上工作进程的一个部分出错：split 的限额：这些限额无法读取，split 的短信"
+    )
     assert template.startswith(
-        "工作进程的一个部分出错：模板 operator：该模板无法读取，使用它的短信"
+        "host 上工作进程的一个部分出错：模板 operator：该模板无法读取，使用它的短信"
     )
 
 

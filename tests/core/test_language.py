@@ -1,15 +1,18 @@
 """Texts are English where nothing was chosen, and in the catalogue where something was."""
 
 import contextvars
+import inspect
 import re
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from lint.languages import CATALOGUES, complaints, of_code, style_of
 
+from dispatcher.console.list_pages import LINES
 from dispatcher.core.circuit import (
     CircuitLimits,
     CircuitState,
@@ -31,9 +34,12 @@ from dispatcher.core.language import (
 )
 from dispatcher.core.report_status import report_status
 from dispatcher.core.roles import shown_name
-from dispatcher.core.stored_texts import stored_text, suppression_reason
+from dispatcher.core.stored_texts import FAILING_PARTS, stored_text, suppression_reason
 from dispatcher.core.templates import Template, template_mismatch
+from dispatcher.db import workers
 from dispatcher.lists.shown_texts import LIST_TEXTS, list_text
+from dispatcher.settings import load_settings
+from dispatcher.worker import maintenance, recovery
 
 
 @pytest.mark.parametrize("catalogue", CATALOGUES)
@@ -179,6 +185,10 @@ ROW = number_code("too-long")
         ("not done: there is no campaign no", "未执行：没有群发任务 no"),
         ("not done: campaign paused is cancelled for good", "未执行：群发任务 paused 已永久取消"),
         ("An unknown code: worker.", "未知错误码：worker。"),
+        ("whole numbers", "完整号码"),
+        ("all lines again", "所有行，再次导入"),
+        ("2 left: on their way, or unsure", "保留 2 条：正在发送，或结果未知"),
+        ("a value cannot be processed (DataError 22003)", "有一个值无法处理（DataError 22003）"),
         ("Waiting for Ana. See the ticket.", "Waiting for Ana. See the ticket."),
         ("", ""),
     ],
@@ -228,6 +238,52 @@ def test_reasons_of_pauses_are_in_the_readers_language():
         pause = change(state, signals, limits).pause
         chinese = in_chinese(stored_text, pause.reason)
         assert re.findall("[a-z]{3,}", chinese) == [], chinese
+
+
+class OldQueue:
+    """A connection to a database in which messages of one app wait."""
+
+    async def fetch(self, *_: object) -> list[dict[str, str]]:
+        return [{"app": "shop"}]
+
+    async def execute(self, *_: object) -> None:
+        pass
+
+
+async def test_what_is_stored_after_a_restore_is_in_the_readers_language():
+    at = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    for is_known, begin in ((True, "数据库是从备份恢复的：缺少"), (False, "数据库可能是从备份")):
+        _apps, why = await workers._pause_old_queue(OldQueue(), workers.Absence(at, at, is_known))
+        assert in_chinese(stored_text, why).startswith(begin)
+        shown = in_chinese(stored_text, f"{why} (dispatcher run)")  # as pause() stores it
+        assert shown.startswith(begin)
+        assert re.findall("[A-Za-z]+", shown) == ["UTC", "dispatcher", "run"]
+    assert in_chinese(list_text, workers.LOAD_ENDED).startswith("导入此名单期间数据库从备份恢复")
+
+
+def test_every_part_that_may_fail_has_a_name_in_the_readers_language():
+    named = load_settings({"DISPATCHER_RETENTION": "30d", "DISPATCHER_WIPE_PARAMS_AFTER": "1d"})
+    names = {f"maintenance ({step})" for step in maintenance._steps(named, None)}
+    assert len(names) > 13
+    source = inspect.getsource(recovery)
+    steps = source[source.index("    steps: dict[str, Step]") : source.index("    while not stop")]
+    found = re.findall(r'^        "([^"]+)": ', steps, re.MULTILINE)
+    assert len(found) == 5
+    names |= {f"recovery ({step})" for step in found}
+    for name in (*names, "spool", "connections", "reports", "events"):
+        shown = in_chinese(stored_text, name, FAILING_PARTS)
+        assert not re.search("[A-Za-z]", shown), shown
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        *("whole numbers", "dropped", "erased", "revoked", "there is no such token", "defined"),
+        *LINES.values(),
+    ],
+)
+def test_a_result_in_the_audit_is_in_the_readers_language(result):
+    assert not re.search("[A-Za-z]", in_chinese(stored_text, result))
 
 
 def test_texts_that_statements_store_are_in_the_catalogue():

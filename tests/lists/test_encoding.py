@@ -67,6 +67,50 @@ def test_chinese_cells_that_are_utf_8_by_chance_are_asked_for(tmp_path, texts):
     assert is_asked(tmp_path, texts), texts
 
 
+CAPITALS = {
+    "cp1251": ["ИВАНОВ", "ПЕТРОВ", "СИДОРОВА", "КУЗНЕЦОВ", "СЕМЁНОВА"],
+    "cp1253": ["ΠΕΤΡΟΣ", "ΕΛΕΝΗΣ", "ΜΑΡΙΑΝ", "ΓΙΑΝΝΗΣΑ", "ΔΗΜΗΤΡΑΚ"],
+}
+
+
+@pytest.mark.parametrize("encoding", CAPITALS)
+def test_capitals_of_other_letters_are_not_taken_for_chinese(tmp_path, encoding):
+    with pytest.raises(ListError, match="not clearly anything else"):
+        find_encoding(written(tmp_path, CAPITALS[encoding], encoding), None)
+
+
+# Those of which each byte may be a capital, and others.
+NAMES = [
+    *(
+        ["张伟", "王芳"],
+        ["刘洋", "李娜"],
+        ["卢雷", "吕宁"],
+        ["张伟"] * 20,
+        ["蓝莲", "郎露", "罗伦"],
+    ),
+    [
+        "王伟",
+        "李伟",
+        "张敏",
+        "刘静",
+        "陈丽",
+        "杨强",
+        "黄磊",
+        "赵军",
+        "吴洋",
+        "周勇",
+        "徐艳",
+        "孙杰",
+    ],
+    ["卢宁", "兰萍", "林琳", "罗路", "张雷", "杨柳", "李想", "章冰", "吕露", "龙翔"],
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids="".join)
+def test_a_short_list_of_chinese_names_is_chinese(tmp_path, names):
+    assert find_encoding(written(tmp_path, names, "gb18030"), None).name == "gb18030"
+
+
 def test_each_common_character_alone_is_asked_for(tmp_path):
     alone = [text for text in common() if is_utf_8(text)]
     assert len(alone) == 682  # of 3,755

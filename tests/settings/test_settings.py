@@ -210,9 +210,18 @@ def test_a_port_that_a_person_wrote_is_a_mistake(name):
         ("DATABASE_URL", "mysql://u:hunter2@h/d", "must be a PostgreSQL address"),
         ("DATABASE_URL", "postgresql://u:hunter2@h/d ", "must be a PostgreSQL address"),
         ("DATABASE_URL", "postgresql://h/d\npostgresql://h/e", "must be a PostgreSQL address"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h/d?sslmode", "must be a PostgreSQL address"),
         ("DATABASE_URL", "postgresql://u:hunter2@h:99999/d", "must have a port from 1 to 65535"),
         ("DATABASE_URL", "postgresql://u:hunter2@a:1,b:0/d", "must have a port from 1 to 65535"),
         ("DATABASE_URL", "postgresql:///d?host=h&port=x", "must have a port from 1 to 65535"),
+        *(
+            ("DATABASE_URL", f"postgresql://u:hunter2@{hosts}", "must name hosts that can be")
+            for hosts in (
+                *("db..x/d", ".x/d", "db%2E%2Ex/d", "a" * 64 + "/d", "a:1,b..c:2/d", "a,/d", ",/d"),
+                *("[zz]/d", "[]/d", "[127.0.0.1]:5432/d", "a,[zz]/d", "/d?host=a,b..c"),
+                *("/d?host=a%00b", "/d?host=fe80::1", "/d?host=a,"),
+            )
+        ),
         ("CALLBACK_URL", "ftp://host/reports/hunter2", "must be the public address"),
         ("CALLBACK_URL", "https://host/" + "x" * 1024, "at most 1024 characters"),
         ("CALLBACK_URL", "https://host/hunter2 ", "of ASCII without blanks"),
@@ -385,6 +394,20 @@ def test_a_push_secret_without_its_key_is_a_mistake():
     assert mistake.startswith("DISPATCHER_APPS__DEFAULT__PUSH_KEY_2 is missing")
 
 
+def test_a_direct_address_alone_is_a_mistake(tmp_path):
+    direct, through = "DISPATCHER_DATABASE_DIRECT_URL", "DISPATCHER_DATABASE_URL"
+    file = tmp_path / "address"
+    file.write_text("postgresql://u:hunter2@h/d")
+    for name, value in ((direct, "postgresql://u:hunter2@h/d"), (f"{direct}_FILE", str(file))):
+        with pytest.raises(SettingsError) as caught:
+            load_settings({name: value})  # of a command
+        assert caught.value.mistakes == [f"{through} is missing: {name} needs it"]
+        load_settings({name: value, through: "postgresql://h/d"})
+        load_settings({name: value, f"{through}_FILE": str(file)})
+    (mistake,) = mistakes_of({direct: "postgresql://h/d", f"{through}_FILE": "/nowhere"})
+    assert "cannot be read" in mistake
+
+
 def test_no_secret_shows_in_a_repr_or_a_dump():
     settings = load_settings(
         APP
@@ -447,9 +470,21 @@ def test_a_password_that_cuts_the_address_is_a_mistake(address):
         "postgresql://sender:P%40ss%2Fw0rd@127.0.0.1:5432/sms",
         "postgresql://u@one:1,two:2/d",
         "postgresql://u@[::1]:6/d?sslmode=require",
+        "postgresql://u@h/d?&sslmode=require&",
         "postgresql://u@%2Frun%2Fpg:5433/d",
         "postgresql:///d?user=me%40corp&host=/run/pg",
         "postgresql:///d?user=me@corp&host=/run/pg",
+        "postgresql:///d?host=/run/pg,[::1],fe80::1,db",
+        "postgresql:///d?host=/run/pg..",
+        "postgresql:///d?host=[::1]:5432",
+        "postgresql://u@%2Frun%2Fpg/d?host=db..x",
+        "postgresql://u@postgres_db:5432/d",
+        "postgresql://u@db.example.com./d",
+        "postgresql://u@[fe80::1%25eth0]:5432/d",
+        "postgresql://u@a:1,,b:2/d",
+        "postgresql://u@:5432/d",
+        "postgresql:///d?host=",
+        "postgresql://u@数据库.example.com/d",
         "postgres://",
     ],
 )
@@ -474,6 +509,7 @@ def test_sign_in_by_a_header_needs_the_proxies_that_send_it():
     settings = load_settings(
         {
             "DISPATCHER_CONSOLE_USER_HEADER": "X-User",
+            "DISPATCHER_CONSOLE_GROUPS_HEADER": "X-Groups",
             "DISPATCHER_CONSOLE_PROXIES": "10.0.0.0/8",
             "DISPATCHER_CONSOLE_ROLES": "sms admins=Rules; *=see",
             "DISPATCHER_CONSOLE_TOKEN": "a-token-of-the-console",
@@ -483,10 +519,42 @@ def test_sign_in_by_a_header_needs_the_proxies_that_send_it():
     assert settings.console_roles == {"sms admins": "rules", "*": "see"}
 
 
+SIGN_IN = {
+    "USER_HEADER": "X-User",
+    "PROXIES": "10.0.0.0/8",
+    "ROLES": "*=see",
+    "TOKEN": "a-token-of-the-console",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"PROXIES": "10.0.0.0/8"}, "USER_HEADER, ROLES, TOKEN"),
+        ({"ROLES": "*=see"}, "PROXIES, USER_HEADER, TOKEN"),
+        ({"ROLES": "ops=act,*=see"}, "PROXIES, USER_HEADER, TOKEN, GROUPS_HEADER"),
+        (SIGN_IN | {"ROLES": "ops=act,*=see"}, "GROUPS_HEADER"),
+        (SIGN_IN | {"ROLES": "ops=act", "GROUPS_HEADER": "X-Groups"}, None),
+        (SIGN_IN | {"GROUPS_HEADER": "X-Groups"}, None),
+        (SIGN_IN, None),
+        ({"TOKEN": SIGN_IN["TOKEN"]}, None),
+    ],
+)
+def test_no_half_of_the_sign_in_by_a_proxy_is_ignored(given, missing):
+    environ = {f"DISPATCHER_CONSOLE_{name}": value for name, value in given.items()}
+    load_settings(environ, ["sending", "reports"])
+    if missing is None:
+        load_settings(environ, ["console"])
+        return
+    names = ", ".join(f"DISPATCHER_CONSOLE_{name}" for name in missing.split(", "))
+    assert mistakes_of(environ) == [f"sign-in by a proxy's header needs {names} too"]
+
+
 @pytest.mark.parametrize(
     ("part", "name", "value"),
     [
         ("console", "CONSOLE_USER_HEADER", "X-User"),
+        ("console", "CONSOLE_PROXIES", "10.0.0.0/8"),
         ("sending", "APPS__DEFAULT__ON_UNSURE", "resend"),
         ("sending", "APPS__DEFAULT__TIMEOUT", "51"),
         ("sending", "APPS__DEFAULT__CA_BUNDLE", "/nowhere.pem"),

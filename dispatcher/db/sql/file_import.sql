@@ -335,6 +335,32 @@ WHERE NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = v.line) AND EXIS
     WHERE s.recipient = v.recipient AND s.app IN ('', v.app)
       AND (NOT s.promotional OR coalesce(t.promotional, a.promotional, false)))
 
+-- name: survey_past
+-- How many messages are due before a time.
+-- $1 time
+SELECT count(*) FROM pg_temp.survey s
+WHERE send_at < $1 AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+
+-- name: survey_variable_counts
+-- Templates that no operator has defined, and whose lines differ in how many variables they have: how
+-- many most of them have, and the first of the other lines.
+-- $1 how many lines of each, $2 how many templates
+WITH counted AS (
+    SELECT template_id, cardinality(params) AS variables, count(*) AS lines
+    FROM pg_temp.survey s
+    WHERE NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+      AND NOT EXISTS (SELECT FROM dispatcher.template t WHERE t.template_id = s.template_id)
+    GROUP BY template_id, cardinality(params)
+), usual AS (
+    SELECT template_id, (array_agg(variables ORDER BY lines DESC, variables DESC))[1] AS variables
+    FROM counted GROUP BY template_id HAVING count(*) > 1
+)
+SELECT u.template_id, u.variables, (array_agg(s.line ORDER BY s.line))[:$1] AS shown, count(*) AS lines
+FROM usual u JOIN pg_temp.survey s USING (template_id)
+WHERE cardinality(s.params) <> u.variables
+  AND NOT EXISTS (SELECT FROM pg_temp.left_out o WHERE o.line = s.line)
+GROUP BY u.template_id, u.variables ORDER BY min(s.line) LIMIT $2
+
 -- name: survey_cancelled
 -- A cancelled campaign that lines name.
 SELECT name FROM dispatcher.campaign
