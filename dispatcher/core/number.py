@@ -15,20 +15,27 @@ The database refuses the spellings that `to_e164` would misread (see misread_rec
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from msgspec import Struct
 
 from dispatcher.core.language import _
+
+if TYPE_CHECKING:
+    from phonenumbers import PhoneNumber
 
 MIN_DIGITS = 7  # the shortest international numbers, country code included
 MAX_DIGITS = 20  # 21 characters with the plus (provider.md, Numbers)
 MAX_TEXT_CHARACTERS = 64  # a longer text is no number
 
 # After +86. Mobile numbers have 11 digits; those of things 13; fixed lines an area code without
-# its 0, and 7 or 8 digits more. No area code begins with 0 or 86.
+# its 0, and 7 or 8 digits more. No area code begins with 0, 65 or 86; 400 and 800 are services, and
+# 852 and 853 joined 851 in 2014.
 _MOBILE = re.compile("1[3-9][0-9]{9}")
-_OF_THINGS = re.compile("(?:10|14)[0-9]{11}")
-_FIXED = re.compile("10[0-9]{8}|2[0-9]{9}|(?!86)[3-9][0-9]{9,10}")
+_OF_THINGS = re.compile("(?:1064|14[0-9]{2})[0-9]{9}")
+_FIXED = re.compile("10[0-9]{8}|2[0-9]{9}|(?!65|86|85[23]|[48]00)[3-9][0-9]{9,10}")
+_ABROAD = re.compile("85[23][0-9]{8}|65[3689][0-9]{7}")  # Hong Kong, Macau, Singapore
 # Those of companies and carriers: 10086, 95588, 12306, 106..., 400 and 800 with 7 digits more.
 _SERVICE = re.compile("1[0-2][0-9]{1,4}|9[56][0-9]{3,4}|106[0-9]{5,17}|[48]00[0-9]{7}")
 
@@ -38,7 +45,9 @@ _PREFIX = re.compile(
 )
 _FORMULA = re.compile(r'=\s*"(.*)"\s*')  # as a spreadsheet keeps a number that is text
 _PLAIN = re.compile(r"\+?[0-9]+")
-_CANONICAL = re.compile(r"\+[1-9][0-9]+")
+_CANONICAL = re.compile(r"\+[1-9][0-9]{4,}")
+_FORM = re.compile(r"\+(?!0+$)[0-9*]{5,}")  # a canonical form, perhaps masked
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 _USUAL = re.compile(r"(\+86)?(1[3-9][0-9]{9})")  # what nearly every line of a list holds
 _ROUNDED = re.compile(r"[0-9]+(?:[.,][0-9]+)?E\+?[0-9]+", re.IGNORECASE)
 # As a spreadsheet has a number; four digits after the point may be the end of 1311234.5678.
@@ -52,17 +61,24 @@ _BETWEEN_NUMBERS = re.compile(
     r"|(?<=\d{7})[^\d*•xX]+(?=\+?\d{7})",
     re.IGNORECASE,
 )
-# What an exchange dials after the number; people of China write 转 for it, or a second dash.
+# What an exchange dials after the number; people of China write 转 for it, or one more dash.
 _EXTENSION = re.compile(
-    r"(?:[,;#]+\s*(?:ext\w*)?|ext\w*|x|转|分机)[\s.:=#-]*[0-9]{1,6}"
-    r"|0[0-9]{2,3}-[0-9]{7,8}(?P<dash>-[0-9]{1,6})",
-    re.IGNORECASE,
+    r"(?:[,;#]+\s*(?:ext\w*)?|ext\w*|x|转|分机)[\s.:=#-]*[0-9]{1,6}", re.IGNORECASE
+)
+_APART = re.compile(r"(.{11,})[-(]\s*[0-9]{1,6}\)?")
+# A whole number of mainland China. Digits without 0 or 86 may be the first part of a number abroad,
+# and nine that begin with 1064 that of a thing.
+_WHOLE = re.compile(
+    r"(?:(?:\+|00)?860?|0)(?:(?:10(?!64)|2[0-9]|[3-9][0-9]{2})[0-9]{7,8}|1064[0-9]{6})"
+    rf"|(?:(?:\+|00)?86)?0?{_MOBILE.pattern}"
 )
 _PUNCTUATION = re.compile(r"[\s()\[\]{}<>«»‹›「」『』【】《》〈〉.。'`´‘’\"“”_\u00b7・-]")
 # 1 (305) 555-0123: a number of the US or Canada. Its digits may be those of a mobile number of
-# mainland China, which people write 3-4-4.
+# mainland China, which people write 3-4-4. After 86 only brackets tell them apart.
 _NORTH_AMERICAN = re.compile(
-    r"1[ .-]*\(\d{3}\)[ .-]*\d{3}[ .-]+\d{4}|1[ .-]+\d{3}[ .-]+\d{3}[ .-]+\d{4}"
+    r"\(?1[ .()-]+\d{3}[ .()-]+\d{3}[ .-]*\d{4}"
+    r"|(?:1 *-|\(1\)) *\d{10}"
+    r"|\(?(?:\+|00)?86\)?[ .-]*1[ .-]*\(\d{3}\)[ .-]*\d{3}[ .-]*\d{4}"
 )
 _CLOCK = "[0-2][0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{1,9})?)?"
 _ZONE = "(?:Z|[+-][0-2][0-9]:?[0-5][0-9])?"
@@ -101,10 +117,19 @@ def possible_forms(text: str) -> list[str]:
     """Return the canonical forms that a number written by the provider may have, likeliest first.
 
     Other than `read_number` it refuses nothing, and only makes spellings comparable. A masked
-    number keeps its stars (see `fits_mask`). A blank in front may be a plus that was not encoded.
+    number keeps its stars (see `fits_mask`). A blank in front may be a plus that was not encoded,
+    and %2B one that was encoded twice. What holds no number (null, 0, 1.3E10) has no form.
     """
     if _CANONICAL.fullmatch(text):  # nearly always
         return [text]
+    return [form for form in _forms(_unescaped(text)) if _FORM.fullmatch(form)]
+
+
+def _unescaped(text: str) -> str:
+    return unquote(text) if _ESCAPE.search(text) else text
+
+
+def _forms(text: str) -> list[str]:
     cleaned = _cleaned(text)
     if not cleaned.strip("+"):
         return []
@@ -124,8 +149,8 @@ def forms_in_request(text: str) -> list[str]:
     forms = possible_forms(text)
     if forms == [text]:
         return forms
-    digits = _cleaned(text)
-    if digits[:1] in {"", "+", "0"} or "+" + digits in forms:
+    digits = _cleaned(_unescaped(text))
+    if digits[:1] in {"", "+", "0"} or "+" + digits in forms or not _FORM.fullmatch("+" + digits):
         return forms
     return [*forms, "+" + digits]
 
@@ -221,10 +246,10 @@ def _are_several(spaced: str) -> bool:
 def _has_extension(spaced: str) -> bool:
     """Tell whether a number is followed by an extension."""
     for found in _EXTENSION.finditer(spaced):
-        begin = found.start("dash") if found["dash"] else found.start()
-        if found.end() == len(spaced) and _digits(spaced[:begin]) >= MIN_DIGITS:
+        if found.end() == len(spaced) and _digits(spaced[: found.start()]) >= MIN_DIGITS:
             return True
-    return False
+    apart = _APART.fullmatch(spaced)
+    return bool(apart and _WHOLE.fullmatch(_PUNCTUATION.sub("", apart[1])))
 
 
 def _digits(text: str) -> int:
@@ -322,7 +347,7 @@ def _international(number: str) -> ReadNumber | DoubtfulNumber:
         parsed = phonenumbers.parse(number, None)
     except phonenumbers.NumberParseException:
         return DoubtfulNumber(_("no country has the code that it begins with"))
-    if doubt := _doubt_of_length(phonenumbers.is_possible_number_with_reason(parsed)):
+    if doubt := _doubt_of_length(_length(parsed)):
         return DoubtfulNumber(doubt.format(country_code=parsed.country_code))
     # Not for the doubtful zeros of Italy and others, which are a part of their numbers.
     sent = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
@@ -333,7 +358,25 @@ def _international(number: str) -> ReadNumber | DoubtfulNumber:
                 " out"
             ).format(country_code=parsed.country_code)
         )
+    if _MOBILE.fullmatch(digits) and not phonenumbers.is_valid_number(parsed):
+        return DoubtfulNumber(_("no number of +1 begins like this: is 86 missing?"))
     return ReadNumber(number)
+
+
+def _length(parsed: "PhoneNumber") -> int:
+    """Return what the library says of a number's length.
+
+    Only mobile numbers and fixed lines count: a free or service number is often as long as a mobile
+    number with a digit missing. The codes of no country, such as those of satellites, may have
+    neither, so all their lengths count.
+    """
+    import phonenumbers  # noqa: PLC0415 - as above
+
+    if parsed.country_code in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS:
+        return phonenumbers.is_possible_number_with_reason(parsed)
+    return phonenumbers.is_possible_number_for_type_with_reason(
+        parsed, phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE
+    )
 
 
 def _doubt_of_length(result: int) -> str | None:
@@ -364,10 +407,21 @@ def _mainland(national: str) -> ReadNumber | DoubtfulNumber:
     if national.startswith("86"):
         return DoubtfulNumber(_("it has 86 twice"))
     return DoubtfulNumber(
-        _(
+        _doubt_of_86(national)
+        or _(
             "no number of mainland China has {national} digits and begins like this after +86"
         ).format(national=len(national))
     )
+
+
+def _doubt_of_86(national: str) -> str | None:
+    """Return what it is instead of a number of mainland China that follows 86, if that is plain."""
+    # 106 may begin a number of Beijing, 10, with a digit missing.
+    if _SERVICE.fullmatch(national) and not national.startswith("106"):
+        return _("it looks like a service number of mainland China, which no text reaches")
+    if _ABROAD.fullmatch(national):
+        return _("it looks like a number of Hong Kong, Macau or Singapore after 86: leave 86 out")
+    return None
 
 
 def _without_plus(number: str, *, other_mainland: bool) -> ReadNumber | DoubtfulNumber:
@@ -388,9 +442,10 @@ def _without_plus(number: str, *, other_mainland: bool) -> ReadNumber | Doubtful
         return DoubtfulNumber(_("it is too short: {number} digits").format(number=len(number)))
     if number.startswith("86"):
         return DoubtfulNumber(
-            _("after 86 come {value} digits, and a mobile number of mainland China has 11").format(
-                value=len(number) - 2
-            )
+            _doubt_of_86(number[2:])
+            or _(
+                "after 86 come {value} digits, and a mobile number of mainland China has 11"
+            ).format(value=len(number) - 2)
         )
     if code := _calling_code(number):
         return DoubtfulNumber(_("it looks like +{code}…: the + is missing").format(code=code))

@@ -70,6 +70,35 @@ READ = [
     ("00852 9123 4567", "+85291234567"),
     ("+853 6612 3456", "+85366123456"),
     ("+886 912 345 678", "+886912345678"),
+    ("+886 2 1234 5678", "+886212345678"),
+    ("+82 2 312 3456", "+8223123456"),
+    ("+49 351 1234567-8", "+4935112345678"),  # a part of the number, not an extension
+    ("+33-1-23-45-67-89", "+33123456789"),
+    ("+86-131-1234-5678", MOBILE),
+    ("(131) 1234-5678", MOBILE),
+    ("+86 (131) 1234-5678", MOBILE),
+    ("131 1234 5678", MOBILE),
+    ("1-31-1234-5678", MOBILE),
+    ("1 31 1234 5678", MOBILE),
+    ("1 3112345678", MOBILE),
+    ("1(31)1234-5678", MOBILE),
+    ("+86 1 311 234 5678", MOBILE),
+    ("+86-10-1234-5678", "+861012345678"),
+    ("+86 10 6655-7788", "+861066557788"),
+    ("+86-755-123-4567", "+867551234567"),
+    ("+86-755-1234-5678", "+8675512345678"),
+    ("+86-10649-1234-5678", "+861064912345678"),
+    ("+86 1064-91234-5678", "+861064912345678"),
+    ("+86 149-12345-67890", "+861491234567890"),
+    ("+86 851 8123 4567", "+8685181234567"),  # beside 852
+    ("+86 854 812 3456", "+868548123456"),
+    ("+86 662 312 3456", "+866623123456"),  # beside 65
+    ("+86 635 812 3456", "+866358123456"),
+    ("+1 305 555 0123", "+13055550123"),
+    ("(+1) 305-555-0123", "+13055550123"),
+    ("001 (305) 555-0123", "+13055550123"),
+    ("+1 312 345 6789", "+13123456789"),
+    ("+1 800 555 0100", "+18005550100"),
 ]
 
 DOUBTFUL = [
@@ -99,6 +128,22 @@ DOUBTFUL = [
     ("13112345678x12", "an extension"),
     ("0755-12345678-801", "an extension"),
     ("0755-12345678转801", "an extension"),
+    ("010-66557788-801", "an extension"),
+    ("010-6655-7788-801", "an extension"),
+    ("(010) 6655 7788 - 801", "an extension"),
+    ("021-1234567-8", "an extension"),
+    ("+86-10-66557788-801", "an extension"),
+    ("+86 (10) 6655 7788 - 801", "an extension"),
+    ("+86 (010) 66557788-801", "an extension"),
+    ("+86 (0)10 6491 2345-801", "an extension"),
+    ("+86 10 64912345(801)", "an extension"),
+    ("0086-10-66557788-123", "an extension"),
+    ("86-10-66557788-1", "an extension"),
+    ("+86-755-1234567-8", "an extension"),
+    ("+86 147-1234-5678-12", "an extension"),
+    ("147-1234-5678-12", "an extension"),
+    ("13112345678-1", "an extension"),
+    ("+86 10 66557788 801", "no number of mainland China has 13 digits"),
     ("013112345678", "a 0 in front: leave that out"),
     ("0116502530000", "begins with 0"),
     ("000 86 13112345678", "three zeros"),
@@ -110,6 +155,20 @@ DOUBTFUL = [
     ("10690000123", "a service number"),
     ("400-800-1234", "a service number"),
     ("800 810 1234", "a service number"),
+    ("1069012345678", "a service number"),
+    ("+86 400-800-1234", "a service number"),
+    ("0086 400 800 1234", "a service number"),
+    ("86 400 800 1234", "a service number"),
+    ("+86 800-820-1234", "a service number"),
+    ("+86 95588", "a service number"),
+    ("+86 400 8001 2345", "no number of mainland China has 11 digits"),
+    ("+86 10 6655 778", "no number of mainland China has 9 digits"),
+    ("+86 852 9123 4567", "of Hong Kong, Macau or Singapore after 86: leave 86 out"),
+    ("+86 853 6612 3456", "of Hong Kong, Macau or Singapore after 86: leave 86 out"),
+    ("+86 65 9123 4567", "of Hong Kong, Macau or Singapore after 86: leave 86 out"),
+    ("0086 852 9123 4567", "of Hong Kong, Macau or Singapore after 86: leave 86 out"),
+    ("86 852 9123 4567", "of Hong Kong, Macau or Singapore after 86: leave 86 out"),
+    ("+86 852 912 3456", "no number of mainland China has 10 digits"),
     ("1064912345678", "the number of a thing"),
     ("85291234567", "looks like +852…: the + is missing"),
     ("87011234567", "no mobile number of mainland China begins like this"),
@@ -128,11 +187,36 @@ DOUBTFUL = [
     ("1-305-555-0123", "like a number of the US or Canada"),
     ("1.613.555.0123", "like a number of the US or Canada"),
     ("1 305 555 0123", "like a number of the US or Canada"),
+    ("1(305)5550123", "like a number of the US or Canada"),
+    ("1 (305) 5550123", "like a number of the US or Canada"),
+    ("(1) 305-555-0123", "like a number of the US or Canada"),
+    ("(1)3055550123", "like a number of the US or Canada"),
+    ("(1 305) 555-0123", "like a number of the US or Canada"),
+    ("1-305-5550123", "like a number of the US or Canada"),
+    ("1-3055550123", "like a number of the US or Canada"),
+    ("86 1 (305) 555-0123", "like a number of the US or Canada"),
+    ("(86) 1(305)5550123", "like a number of the US or Canada"),
+    ("+86 1 (305) 555-0123", "like a number of the US or Canada"),
+    ("+13812345678", "no number of +1 begins like this: is 86 missing?"),
+    ("0013812345678", "no number of +1 begins like this: is 86 missing?"),
+    ("00131 1234 5678", "no number of +1 begins like this: is 86 missing?"),
     ("6591234567", "looks like +65…: the + is missing"),
     ("021-60000001", "fixed line"),
     ("+65 9123", "too short"),
     ("+659123456789012", "too long for a number of +65"),
-    ("+65 9123 4567 8", "no number of +65 has so many digits"),
+    ("+65 9123 4567 8", "too long for a number of +65"),
+    ("+852 9123 456", "too short for a number of +852"),
+    ("+852 9123 4567 8", "too long for a number of +852"),
+    ("+852 18501", "too short for a number of +852"),
+    ("+853 6612 345", "too short for a number of +853"),
+    ("+886 912 345 6789", "too long for a number of +886"),
+    ("+91 98765 4321", "too short for a number of +91"),
+    ("+84 91 234 567", "too short for a number of +84"),
+    ("+82 10 1234 56789", "too long for a number of +82"),
+    ("+81 3-1234-5678-123", "too long for a number of +81"),
+    ("+31 6 1234 567", "too short for a number of +31"),
+    ("+31 6 1234 56789", "no number of +31 has so many digits"),
+    ("+229 95 12 34 56", "too short for a number of +229"),  # ten digits since November 2024
     ("+9665012345", "no area code after +966"),
     ("+1 555-0123", "no area code after +1, or a digit is missing"),
     ("+5255123456", "no area code after +52"),
@@ -159,20 +243,49 @@ def test_a_usual_spelling_is_read(text, number):
     [
         "+5491112345678", "+5511912345678", "+2250712345678", "+62812345678901", "+62811123456",
         "+436601234567", "+4366012345678", "+3725123456", "+37254123456", "+9613123456",
-        "+96170123456", "+22901123456", "+68512345", "+6834002", "+35627212345", "+3546111234",
+        "+96170123456", "+2290195123456", "+68512345", "+6834002", "+35627212345", "+3546111234",
         "+881612345678", "+870773110123", "+447700900123", "+15005550001", "+38344123456",
+        "+8821612345678", "+883510012345678", "+3197012345678",
     ],
 )  # fmt: skip
 def test_a_number_of_an_unusual_length_or_plan_is_read(number):
     assert read_number(number) == ReadNumber(number)
 
 
-def test_a_mobile_number_of_any_country_is_read():
-    for region in phonenumbers.SUPPORTED_REGIONS:
-        kind = phonenumbers.PhoneNumberType.MOBILE
-        if example := phonenumbers.example_number_for_type(region, kind):
-            number = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
-            assert read_number(number) == ReadNumber(number), region
+KINDS = phonenumbers.PhoneNumberType
+EXAMPLES = [
+    (region, phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164))
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS)
+    for kind in (KINDS.MOBILE, KINDS.FIXED_LINE)
+    if (example := phonenumbers.example_number_for_type(region, kind))
+]
+
+
+def test_a_mobile_number_and_a_fixed_line_of_any_country_are_read():
+    assert len({region for region, _ in EXAMPLES}) == len(phonenumbers.SUPPORTED_REGIONS)
+    for region, number in EXAMPLES:
+        assert read_number(number) == ReadNumber(number), region
+
+
+def test_a_digit_missing_or_too_many_is_refused_where_all_numbers_have_one_length():
+    for code, length in (("+1", 12), ("+65", 11), ("+852", 12), ("+853", 12), ("+91", 13)):
+        numbers = [number for _, number in EXAMPLES if number.startswith(code)]
+        assert {len(number) for number in numbers} == {length}
+        for number in numbers:
+            assert isinstance(read_number(number[:-1]), DoubtfulNumber)
+            assert isinstance(read_number(number + "5"), DoubtfulNumber)
+
+
+def test_every_area_code_of_mainland_china_is_read():
+    def is_fixed(national: str) -> bool:
+        number = phonenumbers.parse("+86" + national, None)
+        return phonenumbers.number_type(number) == KINDS.FIXED_LINE
+
+    codes = [code for code in range(200, 1000) if is_fixed(f"{code}2345678")]
+    assert len(codes) > 250
+    for code in codes:
+        number = f"+86{code}2345678"
+        assert read_number(number) == ReadNumber(number)
 
 
 @pytest.mark.parametrize(("text", "why"), DOUBTFUL)
@@ -194,9 +307,29 @@ def test_fixed_lines_are_read_without_plus_where_it_is_wanted():
         ("2160000001", "+862160000001"),
         ("010 1234 5678", "+861012345678"),
         ("1064912345678", "+861064912345678"),
+        ("021-6000-0001", "+862160000001"),
+        ("0755-123-4567", "+867551234567"),
+        ("1064-912-345-678", "+861064912345678"),
     ):
         assert read_number(text, other_mainland=True) == ReadNumber(number, assumed_mainland=True)
         assert isinstance(read_number(text), DoubtfulNumber)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("010-6655-7788-801", "an extension"),
+        ("147-1234-5678-12", "an extension"),
+        ("4008001234", "a service number"),
+        ("1069012345678", "a service number"),
+        ("85291234567", "looks like +852…: the + is missing"),
+        ("6591234567", "looks like +65…: the + is missing"),
+    ],
+)
+def test_what_is_no_fixed_line_is_refused_where_fixed_lines_need_no_plus(text, why):
+    read = read_number(text, other_mainland=True)
+    assert isinstance(read, DoubtfulNumber)
+    assert why in read.reason
 
 
 BLANKS = st.sampled_from([" ", "\xa0", "\u3000", "\u2009", "-", "\u2013", "\u2011", ".", ""])
