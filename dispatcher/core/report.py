@@ -8,7 +8,9 @@ status is `Unreadable`: it is kept as it came, for people and for a later releas
 
 import json as lenient_json
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -37,6 +39,7 @@ _UNMARKED_UTF_16 = ((slice(1, 4, 2), "utf-16-le"), (slice(0, 3, 2), "utf-16-be")
 _BOM = b"\xef\xbb\xbf"
 _AROUND = b"\0 \t\r\n"
 _AROUND_VALUE = " \t\r\n\"'"
+_MAX_ODD_CHARACTERS = 256  # of a value that is made plain: NFKC of 16,000 marks takes seconds
 _LOST_PLUS = re.compile("(?<=:[0-9]{2}) (?=[0-9]{2}:?[0-9]{2}$)")  # of a zone, as a form decodes it
 _KNOWN_TIMES = 1000  # texts of times that are remembered: those of one moment are few
 _TIMES = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))  # others are none
@@ -144,10 +147,18 @@ def form_fields(body: bytes) -> dict[str, str] | Unreadable:
     fields = dict(pairs)
     if len(fields) == len(pairs):
         return fields
-    for name in ("smsMsgId", "status"):
-        if len({value for known, value in pairs if known == name}) > 1:
-            return Unreadable(f"{name} stands twice in the push, with two values.", "twice")
+    for name in _REQUIRED:
+        if len({value for known, value in pairs if known.lower() == name.lower()}) > 1:
+            return _twice(name)
     return dict(reversed(pairs))
+
+
+_REQUIRED = ("smsMsgId", "status")
+_REQUIRED_NAMES = frozenset(map(str.lower, _REQUIRED))
+
+
+def _twice(name: str) -> Unreadable:
+    return Unreadable(f"{name} stands twice in the push, with two values.", "twice")
 
 
 def _read_json(body: bytes) -> Push:
@@ -155,23 +166,14 @@ def _read_json(body: bytes) -> Push:
     documented = _read_documented(body)
     if documented:  # nearly always
         return Push(documented)
-    whole = True
-    try:
-        read = _decode(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
-        text = decode_text(body)
-        try:
-            read = lenient_json.loads(text, strict=False)
-        except (ValueError, RecursionError):
-            read, whole = list(_salvaged(text)), False
-    listed = _listed(read)
+    listed, whole = _read_leniently(body)
     if not listed:
         why = "The push has no statusReportList." if whole else "The push is damaged JSON."
         return Push([], Unreadable(why, "json"))
     reports: list[Report] = []
     bad: list[Unreadable] = []
     for one in listed:
-        report = _report(json_fields(one)) if isinstance(one, dict) else _NO_OBJECT
+        report = _report_of(one)
         if isinstance(report, Unreadable):
             bad.append(report)
         else:
@@ -179,8 +181,10 @@ def _read_json(body: bytes) -> Push:
     if not bad and whole:
         return Push(reports)
     if bad:
+        if not reports and len(bad) == 1:
+            return Push([], bad[0])
         told = f"{len(bad)} of {len(listed)} reports cannot be read. {bad[0].reason}"
-        return Push(reports, Unreadable(told if reports or len(bad) > 1 else bad[0].reason, "part"))
+        return Push(reports, Unreadable(told, "part"))
     return Push(reports, Unreadable("The push is damaged JSON; some reports were read.", "json"))
 
 
@@ -190,30 +194,96 @@ def _read_documented(body: bytes) -> list[Report] | None:
         listed = _decode_documented(body).statusReportList
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if _may_hold_twins(body, len(listed)):
+        return None
     reports = [report for report in map(_report, listed) if isinstance(report, Report)]
     return reports if len(reports) == len(listed) else None
+
+
+def _may_hold_twins(body: bytes, reports: int) -> bool:
+    """Tell whether a list, an id or a status may stand twice: msgspec takes the last one.
+
+    Of two lists the first one's reports are in *body* and not among the *reports* that were read.
+    """
+    return body.count(b'"status"') > reports or body.count(b'"smsMsgId"') > reports
+
+
+class _Twins(list[Any]):
+    """The different values of a name that stands twice in an object."""
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of an object in JSON: of two lists both, of two ids or statuses `_Twins`.
+
+    Of any other name that stands twice it has the last value, as msgspec has.
+    """
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    for name in (_LIST, *_REQUIRED):
+        values = [value for known, value in pairs if known == name]
+        if name == _LIST and len(values) > 1:
+            fields[name] = [one for value in values for one in _listed({name: value})]
+        elif any(value != values[0] for value in values):
+            fields[name] = _Twins(values)
+    return fields
+
+
+_LIST = "statusReportList"
+_lenient = lenient_json.JSONDecoder(strict=False)
+_with_twins = lenient_json.JSONDecoder(strict=False, object_pairs_hook=_fields)  # takes longer
+
+
+def _read_leniently(body: bytes) -> tuple[list[Any], bool]:
+    """Return the reports that *body* lists, and whether it is whole JSON."""
+    try:
+        listed = _listed(_decode(body))
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    else:
+        if not _may_hold_twins(body, len(listed)):
+            return listed, True
+    text = decode_text(body)
+    try:
+        return _listed(_with_twins.decode(text)), True
+    except (ValueError, RecursionError):
+        return list(_salvaged(text)), False
 
 
 _NO_OBJECT = Unreadable("A report of the batch is no object.", "field")
 
 
+def _report_of(one: object) -> Report | Unreadable:
+    """Return the report that *one*, of a list in JSON, is."""
+    if not isinstance(one, dict):
+        return _NO_OBJECT
+    twice = next((name for name in _REQUIRED if isinstance(one.get(name), _Twins)), None)
+    return _report(json_fields(one)) if twice is None else _twice(twice)
+
+
 def _listed(read: object) -> list[Any]:
-    """Return the reports that a JSON value lists."""
+    """Return the reports that a JSON value lists; a bare list may hold whole batches."""
     if isinstance(read, list):
-        return read
+        return [each for one in read for each in (_of_batch(one) or [one])]
+    is_report = isinstance(read, dict) and not _REQUIRED_NAMES.isdisjoint(map(str.lower, read))
+    return _of_batch(read) or ([read] if is_report else [])
+
+
+def _of_batch(read: object) -> list[Any]:
+    """Return the reports of a batch; none if *read* is no batch."""
     if not isinstance(read, dict):
         return []
-    listed = read.get("statusReportList")
+    listed = read.get(_LIST)
+    if listed is None:
+        listed = next((read[name] for name in read if name.lower() == _LIST.lower()), None)
     if isinstance(listed, str):  # a list that was encoded twice
         try:
-            listed = lenient_json.loads(listed, strict=False)
+            listed = _with_twins.decode(listed)
         except (ValueError, RecursionError):
             return []
     if isinstance(listed, dict):
         return [listed]
-    if isinstance(listed, list):
-        return listed
-    return [read] if "smsMsgId" in read or "status" in read else []
+    return listed if isinstance(listed, list) else []
 
 
 def _salvaged(text: str) -> Iterator[dict[str, Any]]:
@@ -222,14 +292,13 @@ def _salvaged(text: str) -> Iterator[dict[str, Any]]:
     Objects that stand in each other and do not end are parsed to the end from each of them, so
     the work is limited.
     """
-    decoder = lenient_json.JSONDecoder(strict=False)
     at = parsed = 0
     for _ in range(_MAX_DAMAGED_STARTS):
         at = text.find("{", at)
         if at < 0 or parsed > _MAX_DAMAGED_CHARACTERS:
             return
         try:
-            read, end = decoder.raw_decode(text, at)
+            read, end = _lenient.raw_decode(text, at)
         except lenient_json.JSONDecodeError as error:
             # Of a string that does not end it has the beginning.
             parsed += (len(text) if error.msg.startswith("Unterminated") else error.pos) - at
@@ -239,53 +308,90 @@ def _salvaged(text: str) -> Iterator[dict[str, Any]]:
             parsed += len(text) - at
             at += 1
             continue
-        if isinstance(read, dict) and "smsMsgId" in read:
-            yield read
+        listed = _listed(read)  # of a whole batch, too, behind which something stands
+        if _may_hold_twins(text[at:end].encode(), len(listed)):
+            listed = _listed(_with_twins.raw_decode(text, at)[0])
+        yield from (one for one in listed if isinstance(one, dict) and _has_id(one))
         at = end
 
 
+def _has_id(one: dict[str, Any]) -> bool:
+    return "smsmsgid" in map(str.lower, one)
+
+
 def json_fields(one: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields of a report in JSON, whose numbers may be numbers."""
+    """Return the fields of a report in JSON, whose numbers may be numbers.
+
+    A field that is nested too deeply to be encoded is left out.
+    """
     fields: dict[str, str] = {}
     for name, value in one.items():
         if isinstance(value, str):
             fields[name] = value
         elif value is not None:
-            fields[name] = lenient_json.dumps(value)
+            with suppress(RecursionError):
+                fields[name] = lenient_json.dumps(value)
     return fields
 
 
-def _report(fields: dict[str, str]) -> Report | Unreadable:
-    """Return the report that *fields* are."""
-    fields = _stored(fields)
+def _report(fields: dict[str, str], raw: dict[str, str] | None = None) -> Report | Unreadable:
+    """Return the report that *fields* are; *raw* are those that came, if they are others."""
+    stored = _stored(fields)
+    if stored is not fields:  # perhaps for odd characters
+        raw, fields = raw or stored, _in_plain_characters(stored)
     provider_id = fields.get("smsMsgId", "").strip(_AROUND_VALUE)
     status = fields.get("status", "").strip(_AROUND_VALUE)
     if not provider_id or not status:
+        named = _documented_names(fields)
+        if len(named) > len(fields):
+            return _report(named, raw or fields)
         return Unreadable("A report has no smsMsgId, or no status.", "missing")
-    if len(provider_id) > _LONGEST_ID or provider_id[:1] in ("{", "["):
+    if len(provider_id) > _LONGEST_ID or provider_id[0] in "{[":
         return Unreadable("The smsMsgId of a report is no id.", "id")
     status = status[:_LONGEST_STATUS]
     known = STATUSES.get(status.upper())
     if known is None:
         status = mask_if_number(status)
         known = report_status(status)
+    token = _short(fields, "extend")
     words = fields.get("statusDesc")
     segment, total = _segment(fields)
-    source = fields.get("source", "").strip()
     return Report(
         provider_id=provider_id,
         segment=segment,
         total=total,
         status=status,
         state=known.state,
-        token=_short(fields, "extend"),
+        token=(token.strip(_AROUND_VALUE) or None) if token else None,
         recipient=_short(fields, "to"),
         updated_at=utc_time(fields.get("updateTime", "")),
-        source=int(source) if source in ("1", "2", "3") else None,
+        source=_SOURCES.get(fields.get("source", "").strip()),
         description=without_numbers(words) or None if words else None,
         org_code=_short(fields, "orgCode"),
-        raw=_encode(fields).decode(),
+        raw=_encode(raw or fields).decode(),
     )
+
+
+_SOURCES = {"1": 1, "2": 2, "3": 3}
+
+
+def _documented_names(fields: dict[str, str]) -> dict[str, str]:
+    """Return *fields* with the documented names too, which a sender may write in another case."""
+    named = {_BY_LOWER.get(name.strip().lower(), name): fields[name] for name in fields}
+    return named | fields
+
+
+def _in_plain_characters(fields: dict[str, str]) -> dict[str, str]:
+    """Return *fields*; id, status and token in one width and without what nobody sees."""
+    odd = [name for name in _COMPARED if name in fields and not fields[name].isascii()]
+    return fields | {name: _plain(fields[name]) for name in odd} if odd else fields
+
+
+def _plain(text: str) -> str:
+    if len(text) > _MAX_ODD_CHARACTERS:
+        return text
+    text = unicodedata.normalize("NFKC", text)
+    return "".join(one for one in text if unicodedata.category(one) != "Cf").strip()
 
 
 def kept_fields(fields: Mapping[str, str]) -> tuple[dict[str, str], str]:
@@ -327,6 +433,8 @@ _KNOWN = (
     *("from", "body", "createTime"),
 )
 _NAMES = frozenset((*_KNOWN, "statusDesc", "orgCode"))  # nearly always no others come
+_COMPARED = ("smsMsgId", "status", "extend")
+_BY_LOWER = {name.lower(): name for name in _NAMES}
 
 
 def _cut(fields: Mapping[str, str]) -> dict[str, str]:
@@ -358,7 +466,9 @@ def _segment(fields: Mapping[str, str]) -> tuple[int, int]:
 
 def _count(text: str) -> int:
     """Return a number from 1 to `MAX_SEGMENTS`, and 0 for anything else."""
-    text = text.strip()
+    text, point, fraction = text.strip(_AROUND_VALUE).partition(".")
+    if point and fraction.strip("0"):  # 2.0 is a 2 that a program has taken for a decimal
+        return 0
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_SEGMENTS))):
         return 0
     return int(text) if int(text) <= MAX_SEGMENTS else 0

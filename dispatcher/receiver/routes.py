@@ -8,6 +8,7 @@ answered 200 is stored.
 import asyncio
 import hmac
 import re
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from http import HTTPStatus
@@ -18,7 +19,7 @@ from aiohttp import web
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.reply import UNSUBSCRIBE_WORDS, UplinkReply, read_posted
-from dispatcher.core.report import CHECK_STATUS, MAX_BYTES, Report
+from dispatcher.core.report import CHECK_STATUS, MAX_BYTES, Report, trimmed
 from dispatcher.db.database import Database
 from dispatcher.db.replies import REPLIES_PATH, address_app
 from dispatcher.db.reports import REPORTS_PATH, announce_check
@@ -136,7 +137,10 @@ class ReportRoutes:
                 request.rel_url.raw_query_string,
                 {name.lower(): value for name, value in request.headers.items()},
                 forwarded,
-                await _body(request, self._sender_timeout),
+                _unpacked(
+                    await _body(request, self._sender_timeout),
+                    request.headers.get("Content-Encoding", ""),
+                ),
             )
             answer = await self._take(post, path)
         except RefusedError as refused:
@@ -170,7 +174,9 @@ class ReportRoutes:
 
         *path* is where it came, without the token. Raises RefusedError.
         """
-        body = post.body or post.query.encode()  # a sender may write its fields there
+        body = post.body
+        if post.query and not trimmed(body):  # a sender may write its fields there
+            body = post.query.encode()
         unsigned = self._signatures.refuse(post)
         if unsigned is not None:
             raise RefusedError("signature", 401, unsigned)
@@ -237,6 +243,28 @@ async def _body(request: web.Request, seconds: float) -> bytes:
         raise RefusedError("too long", 413, "The push is too long.") from None
     except (web.RequestPayloadError, ConnectionError):
         raise RefusedError("cut", 400, "The push broke off, or its encoding is wrong.") from None
+
+
+# Window bits of zlib: 47 reads the heads of gzip and zlib; senders of "deflate" may leave out both.
+_UNPACKED_AS: Final = {"gzip": (47,), "x-gzip": (47,), "deflate": (47, -15)}
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """Return *body* unpacked, or as it came if it is not packed as its label says.
+
+    A proxy may have unpacked it and left the label. Raises RefusedError.
+    """
+    for bits in _UNPACKED_AS.get(encoding.strip().lower(), ()):
+        unpacking = zlib.decompressobj(bits)
+        try:
+            unpacked = unpacking.decompress(body, MAX_BYTES + 1)
+        except zlib.error:
+            continue
+        if len(unpacked) > MAX_BYTES:
+            raise RefusedError("too long", 413, "The push is too long.")
+        if unpacking.eof and not trimmed(unpacking.unused_data):
+            return unpacked
+    return body
 
 
 def _answer(status: int, code: int, text: str) -> Answer:

@@ -149,7 +149,10 @@ async def serving(
         answered.add(request.protocol)
 
     app.on_response_prepare.append(note)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_TIMEOUT_SECONDS)
+    # The routes of reports unpack a body themselves: a wrong label must not cost a report.
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=DRAIN_TIMEOUT_SECONDS, auto_decompress=False
+    )
     await runner.setup()
     http = runner.server
     assert http is not None  # noqa: S101 - it was set up

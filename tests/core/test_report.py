@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.core.report import MAX_BYTES, MAX_FIELDS, Report, form_pairs, read_push
+from dispatcher.core.report import (
+    MAX_BYTES,
+    MAX_FIELDS,
+    Report,
+    form_pairs,
+    json_fields,
+    read_push,
+)
 from dispatcher.core.report_status import (
     RESULT_PATTERN,
     STATUSES,
@@ -157,6 +164,12 @@ UNREADABLE = [
     (b'{"statusReportList":[1]}', "no object"),
     (b'{"statusReportList":[{}]}', "no smsMsgId"),
     (b'{"statusReportList":[{"smsMsgId":{},"status":"X"}]}', "is no id"),
+    (b'{"smsMsgId":"a","status":"DELIVRD","status":"UNDELIV"}', "status stands twice"),
+    (b'[{"smsMsgId":"a","smsMsgId":"b","status":"DELIVRD"}]', "smsMsgId stands twice"),
+    (b'[{"smsMsgId":1,"smsMsgId":2,"status":"DELIVRD"}]', "smsMsgId stands twice"),
+    (b'{"smsMsgId":"a","status":"DELIVRD","status":"UNDELIV"}x', "status stands twice"),
+    (b"smsmsgid=a&smsmsgid=b&status=DELIVRD", "smsMsgId stands twice"),
+    ("smsMsgId=a&status=\u200b\xa0".encode(), "no smsMsgId, or no status"),
 ]
 
 
@@ -168,6 +181,8 @@ def test_what_has_no_id_or_no_status_is_unreadable(body, said):
 
 
 GBK = "号码停机".encode("gb18030")
+WIDE = "".join(chr(ord(letter) + 0xFEE0) for letter in "DELIVRD")  # as a Chinese keyboard has it
+ONE = b'{"smsMsgId":"id_1","status":"DELIVRD","extend":"t","to":"+8613112345678"}'
 REQUIRED = b"smsMsgId=id_1&status=DELIVRD&extend=t&to=%2B8613112345678"
 LENIENT = {
     "raw UTF-8": REQUIRED + "&statusDesc=号码停机".encode(),
@@ -197,6 +212,27 @@ LENIENT = {
     "a long description": REQUIRED + b"&statusDesc=" + b"1" * 2049,
     "blanks around": b"smsMsgId=+id_1+&status=%20DELIVRD%20&extend=t&to=%2B8613112345678",
     "quotes around": b'smsMsgId="id_1"&status=%22DELIVRD%22&extend=t&to=%2B8613112345678',
+    "quotes and blanks around the token": REQUIRED.replace(b"=t&", b"=+%22t%22%0D%0A&"),
+    "a blank that does not break": REQUIRED.replace(b"DELIVRD", b"%C2%A0DELIVRD%E3%80%80"),
+    "marks that nobody sees": REQUIRED.replace(b"DELIVRD", b"%EF%BB%BFDELI%E2%80%8BVRD"),
+    "marks in id and token": REQUIRED.replace(b"id_1", b"%E2%80%8Bid_1").replace(
+        b"=t&", b"=t%C2%A0&"
+    ),
+    "letters of full width": REQUIRED.replace(b"DELIVRD", WIDE.encode()),
+    "a wide status in JSON": ONE.replace(b'"DELIVRD"', f'" \u200b{WIDE}"'.encode()),
+    "counts that are decimals": REQUIRED + b"&sequence=1.0&total=1.00",
+    "names in small letters": REQUIRED.replace(b"smsMsgId", b"smsmsgid"),
+    "names in capital letters": REQUIRED.replace(b"smsMsgId", b"SMSMSGID")
+    .replace(b"status", b"STATUS")
+    .replace(b"extend", b"EXTEND")
+    .replace(b"to=", b"TO="),
+    "a blank before a name": REQUIRED.replace(b"&status", b"& status"),
+    "JSON whose names have another case": b'{"StatusReportList":['
+    + ONE.replace(b"smsMsgId", b"SmsMsgId").replace(b"status", b"Status")
+    + b"]}",
+    "a batch in a list": b'[{"statusReportList":[' + ONE + b"]}]",
+    "the same status twice": ONE.replace(b'"extend"', b'"status":"DELIVRD","extend"'),
+    "another field twice": ONE.replace(b'"extend"', b'"source":1,"source":"2","extend"'),
     "UTF-16 with BOM": REQUIRED.decode().encode("utf-16"),
     "UTF-16 without BOM": REQUIRED.decode().encode("utf-16-le"),
     "UTF-16 of the other order": REQUIRED.decode().encode("utf-16-be"),
@@ -261,7 +297,16 @@ def test_a_value_too_long_to_be_compared_is_none():
 
 @pytest.mark.parametrize(
     ("sequence", "total", "segment"),
-    [("1", "3", (1, 3)), ("3", "3", (3, 3)), ("5", "3", (5, 5)), ("0", "3", (3, 3))],
+    [
+        ("1", "3", (1, 3)),
+        ("3", "3", (3, 3)),
+        ("5", "3", (5, 5)),
+        ("0", "3", (3, 3)),
+        ("2.0", "3.0", (2, 3)),
+        ('"2"', "3.00", (2, 3)),
+        ("2.5", "3", (3, 3)),
+        ("2.0", "3.5", (1, 1)),
+    ],
 )
 def test_a_long_message_has_its_segments(sequence, total, segment):
     [report] = form({**FULL, "sequence": sequence, "total": total})
@@ -307,6 +352,72 @@ def test_whole_reports_are_read_from_a_batch_that_is_cut_off():
     assert "damaged" in read.unreadable.reason
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [b"x", b"}", b",", b"\0x", b"\xef\xbb\xbf", b"\r\n<!-- -->", b"[1]", b'{"ok":true}', b"\xff"],
+)
+def test_a_whole_batch_is_read_whatever_stands_behind_it(behind):
+    body = json.dumps({"statusReportList": [FULL, {**FULL, "smsMsgId": "c"}]})
+    read = read_push(body.encode() + behind)
+    assert [report.provider_id for report in read.reports] == ["id_1", "c"]
+    assert read.unreadable.reason == "The push is damaged JSON; some reports were read."
+
+
+def test_batches_behind_each_other_are_read():
+    bodies = [json.dumps({"statusReportList": [{**FULL, "smsMsgId": word}]}) for word in "abc"]
+    for between in ("", "\n", " x "):
+        read = read_push(between.join(bodies).encode())
+        assert [report.provider_id for report in read.reports] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        b'"statusReportList":[A],"statusReportList":[B]',
+        b'"statusReportList":[A,B],"statusReportList":[]',
+        b'"statusReportList":null,"statusReportList":A,"statusReportList":[B]',
+        b'"statusReportList":[A],"more":[1.5],"statusReportList":[B]',
+    ],
+)
+@pytest.mark.parametrize("behind", [b"", b"x"])
+def test_two_lists_of_a_batch_are_both_read(lists, behind):
+    body = b"{" + lists.replace(b"A", ONE).replace(b"B", ONE.replace(b"id_1", b"id_2")) + b"}"
+    read = read_push(body + behind)
+    assert [report.provider_id for report in read.reports] == ["id_1", "id_2"]
+    assert (read.unreadable is None) is (behind == b"")
+
+
+def test_a_report_with_two_statuses_costs_no_other():
+    for second in (b'"UNDELIV"', b"7"):
+        twice = ONE.replace(b'"extend"', b'"status":' + second + b',"extend"')
+        read = read_push(b'{"statusReportList":[' + twice + b"," + ONE + b"]}")
+        assert [report.provider_id for report in read.reports] == ["id_1"]
+        assert "1 of 2 reports cannot be read. status stands twice" in read.unreadable.reason
+
+
+def test_a_nested_status_is_no_second_one():
+    nested = {**FULL, "more": {"status": 1, "smsMsgId": [2]}}
+    assert [report.status for report in batch(nested, FULL)] == ["SMGPERR:52"] * 2
+
+
+def test_a_field_that_is_nested_too_deeply_costs_no_other_report():
+    body = json.dumps({"statusReportList": [FULL, {**FULL, "n": "deep"}, FULL]})
+    for depth in range(850, 1050):  # a few of these can be decoded, and not be encoded again
+        deep = "[" * depth + "]" * depth
+        read = read_push(body.replace('"deep"', deep).encode())
+        assert len(read.reports) == 3 or (len(read.reports) == 2 and read.unreadable)
+
+
+def test_a_field_that_cannot_be_encoded_again_is_left_out():
+    deep: list = []
+    for _ in range(2000):
+        deep = [deep]
+    assert json_fields({"status": "DELIVRD", "n": deep, "m": [1]}) == {
+        "status": "DELIVRD",
+        "m": "[1]",
+    }
+
+
 @pytest.mark.parametrize("opened", ['{"a":', '{"a":[', '[{"a":['])
 def test_objects_in_each_other_that_do_not_end_are_parsed_a_few_times(opened):
     body = (opened * 300 + "[" + "1," * MAX_BYTES).encode()[:MAX_BYTES]
@@ -325,6 +436,13 @@ def test_a_batch_may_have_more_than_fifty_reports():
     assert [report.provider_id for report in batch(*many)] == [f"id_{i}" for i in range(51)]
 
 
+def test_names_in_another_case_are_kept_as_they_came():
+    fields = {"smsmsgid": "a", "STATUS": "DELIVRD", "Total": "2", "x": "y"}
+    [report] = form(fields)
+    assert (report.provider_id, report.status, report.total) == ("a", "DELIVRD", 2)
+    assert json.loads(report.raw) == fields
+
+
 def test_no_reason_shows_what_a_stranger_wrote():
     stranger = {"smsMsgId": "a" * 200, "status": "DELIVRD", "+8613112345678" * 9: "s3cret"}
     for body in (urlencode(stranger).encode(), json.dumps([stranger]).encode()):
@@ -334,7 +452,12 @@ def test_no_reason_shows_what_a_stranger_wrote():
 
 
 # Beginnings that come near to reports, so that more than the first check is fuzzed.
-names = st.sampled_from(["smsMsgId", "status", "sequence", "total", "updateTime", "extend", "to"])
+names = st.sampled_from(
+    [
+        *("smsMsgId", "status", "sequence", "total", "updateTime", "extend", "to"),
+        *("smsmsgid", " STATUS", "To", "StatusReportList"),
+    ]
+)
 marks = st.sampled_from(["=", "&", "%", "%00", "%ff", "+", "{", "}", '"', ":", "DELIVRD", "1"])
 scraps = names | marks | st.sampled_from(["2018-04-13T06:31:46Z", '{"statusReportList":['])
 bodies = st.one_of(

@@ -53,6 +53,7 @@ def sized(body: bytes) -> bytes:
 
 GOOD = form()
 BOMB = gzip.compress(b"a" * (MEGABYTES << 20))
+HEADLESS = zlib.compress(b"a" * (MEGABYTES << 20))[2:-4]
 DEFLATED = zlib.compress(b"a" * (MEGABYTES << 20))
 CASES = {
     "chunks are taken": (post(chunked(GOOD[:7], GOOD[7:]), CHUNKED), b"200"),
@@ -70,7 +71,11 @@ CASES = {
     "a length of nonsense": (post(GOOD, b"Content-Length: -1"), b"400"),
     "a bomb in gzip": (post(BOMB, sized(BOMB), b"Content-Encoding: gzip"), b"413"),
     "a bomb in deflate": (post(DEFLATED, sized(DEFLATED), b"Content-Encoding: deflate"), b"413"),
-    "gzip that is none": (post(GOOD, sized(GOOD), b"Content-Encoding: gzip"), b"400"),
+    "a bomb in deflate without a head": (
+        post(HEADLESS, sized(HEADLESS), b"Content-Encoding: deflate"),
+        b"413",
+    ),
+    "gzip that is none": (post(GOOD, sized(GOOD), b"Content-Encoding: gzip"), b"200"),
     "a long header": (post(GOOD, sized(GOOD), b"X: " + b"a" * 100_000), b"400"),
     "many headers": (post(GOOD, sized(GOOD), *[b"X%d: a" % n for n in range(30_000)]), b"400"),
     "a path of bytes": (post(GOOD, sized(GOOD), path=b"/reports/\xff\xfe\x80"), None),

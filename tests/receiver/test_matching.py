@@ -570,6 +570,41 @@ async def test_another_whole_number_before_the_answer_waits_for_the_provider_ids
     assert await world.events() == [(message, "delivered", "DELIVRD")]
 
 
+NO_NUMBERS = [
+    *("null", "undefined", "unknown", "0", "0000000000", "-", "+86", "sip:+8613100000002"),
+    *("13100000002;", "1.3100000002E10", "%252B8613100000002"),
+]
+
+
+@pytest.mark.parametrize("to", NO_NUMBERS)
+async def test_what_is_no_number_is_as_if_it_was_left_out(world, told, to):
+    (message,) = await world.batch([ONE])
+    await world.store(told("p1", to))
+    await world.match()
+    assert await world.states() == {message: ("delivered", "p1")}
+
+
+@pytest.mark.parametrize("to", NO_NUMBERS)
+async def test_what_is_no_number_waits_until_one_message_is_left(world, told, to):
+    first, second = await world.batch([ONE, TWO])
+    await world.store(told("p1", to))
+    await world.match()
+    assert await world.why() == {"p1": ("no-number", True)}
+    await world.store(told("p2", TWO))
+    await world.match()
+    await world.hurry()
+    await world.match()
+    assert await world.states() == {first: ("delivered", "p1"), second: ("delivered", "p2")}
+
+
+@pytest.mark.parametrize("to", ["%2B8613100000002", '"+8613100000002"', "%2b86 131 0000 0002"])
+async def test_a_number_that_was_encoded_or_quoted_is_read(world, told, to):
+    first, second = await world.batch([ONE, TWO])
+    await world.store(told("p1", to))
+    await world.match()
+    assert await world.states() == {first: ("unsure", None), second: ("delivered", "p1")}
+
+
 async def test_another_whole_number_waits_no_longer_than_its_request_is_open(world, told):
     await world.batch([ONE], state="open")
     await world.store(told("p1", TWO))

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import zlib
 
 import pytest
 from receiving_end import FORM, TOKEN, form, receiver, stored
@@ -40,6 +41,67 @@ async def test_fields_in_the_address_are_read_where_the_body_is_empty(dsn, db, t
             assert await receives.post(b"", path=path) == (200, "Success")
     assert await stored(db) == [("p1", 1, "DELIVRD")]
     assert await db.fetchval("SELECT body FROM dispatcher.unreadable_push") == b"a=b"
+
+
+async def test_fields_in_the_address_are_read_where_the_body_is_a_line_end(dsn, db, tmp_path):
+    async with receiver(dsn, tmp_path) as receives:
+        for number, body in enumerate((b"\r\n", b" ", b"\0\n")):
+            path = f"/reports/{TOKEN}?smsMsgId=p{number}&status=DELIVRD"
+            assert await receives.post(body, path=path) == (200, "Success")
+        assert (await receives.post(form("body"), path=path))[0] == 200
+    assert await stored(db) == [
+        ("body", 1, "DELIVRD"), *((f"p{number}", 1, "DELIVRD") for number in range(3)),
+    ]  # fmt: skip
+
+
+PACKED = {
+    "gzip": gzip.compress(form()),
+    "x-gzip": gzip.compress(form()),
+    "GZIP": gzip.compress(form()) + b"\r\n",
+    "deflate": zlib.compress(form()),
+    "Deflate": zlib.compress(form())[2:-4],  # without its head, as some programs send it
+}
+
+
+@pytest.mark.parametrize("encoding", PACKED)
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_packed_report_is_unpacked(dsn, db, tmp_path, encoding, chunked):
+    assert await posted_raw(dsn, tmp_path, PACKED[encoding], encoding, chunked=chunked) == b"200"
+    assert await stored(db) == [("p1", 1, "DELIVRD")]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity", "gzip, br", "x"])
+async def test_a_plain_report_that_is_labelled_as_packed_is_kept(dsn, db, tmp_path, encoding):
+    assert await posted_raw(dsn, tmp_path, form(), encoding) == b"200"
+    assert await stored(db) == [("p1", 1, "DELIVRD")]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"), [("br", b"\x0b\x02\x80a=b\x03"), ("gzip", gzip.compress(form())[:-9])]
+)
+async def test_what_cannot_be_unpacked_is_kept_as_it_came(dsn, db, tmp_path, encoding, body):
+    assert await posted_raw(dsn, tmp_path, body, encoding) == b"200"
+    assert await stored(db) == []
+    assert await db.fetchval("SELECT body FROM dispatcher.unreadable_push") == body
+
+
+async def posted_raw(dsn, folder, body: bytes, encoding: str, *, chunked: bool = False) -> bytes:
+    """Post *body* with a label of its encoding; return the status."""
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    if chunked:
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    async with receiver(dsn, folder) as receives:
+        host, port = receives.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            f"POST /reports/{TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\n"
+            f"Content-Encoding: {encoding}\r\n{length}\r\n\r\n".encode()
+            + body
+        )
+        async with asyncio.timeout(20):
+            answer = await reader.readuntil(b"}")
+        writer.close()
+    return answer.split()[1]
 
 
 async def test_chunks_with_trailers_are_one_report(dsn, db, tmp_path):
@@ -111,7 +173,7 @@ async def test_what_is_no_post_to_the_address_is_refused(  # noqa: PLR0917
             b'--x\r\nContent-Disposition: form-data; name="smsMsgId"\r\n\r\np1\r\n--x--',
             "multipart/form-data; boundary=x",
         ),
-        (json.dumps({"SmsMsgId": "p1", "Status": "DELIVRD"}).encode(), "application/json"),
+        (json.dumps({"MsgId": "p1", "State": "DELIVRD"}).encode(), "application/json"),
         (b"<report><smsMsgId>p1</smsMsgId><status>DELIVRD</status></report>", "text/xml"),
         (b"smsMsgId=p1&amp;status=DELIVRD", FORM),
         (b"smsMsgId=p1&smsMsgId=p2&status=DELIVRD", FORM),
