@@ -242,7 +242,7 @@ class MessageList:
     def _must_not_be_rounded(self, cells: list[str]) -> None:
         """Raise ValueError if a cell is a long number, such as of an order, in Excel's short form.
 
-        That of the recipient is told by `read_number`.
+        That of the recipient is read by `read_number`.
         """
         if "E+" not in "".join(cells):
             return
