@@ -250,7 +250,8 @@ class Fleet:
 
     async def _stop(self, place: int) -> None:
         with self._doing(place, STOPPED) as worker:
-            self._may_end[worker] = STOPPED_CODES
+            # All are stopped at once sometimes, and one may be killed in the same moment.
+            self._may_end[worker] = STOPPED_CODES | self._may_end.get(worker, frozenset())
             worker.terminate()
             await worker.ended(60.0)
 
