@@ -347,7 +347,8 @@ def _international(number: str) -> ReadNumber | DoubtfulNumber:
         parsed = phonenumbers.parse(number, None)
     except phonenumbers.NumberParseException:
         return DoubtfulNumber(_("no country has the code that it begins with"))
-    if doubt := _doubt_of_length(_length(parsed)):
+    doubt = _doubt_of_length(_length(parsed))
+    if doubt and not phonenumbers.is_valid_number(parsed):  # as one of a network may be
         return DoubtfulNumber(doubt.format(country_code=parsed.country_code))
     # Not for the doubtful zeros of Italy and others, which are a part of their numbers.
     sent = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)

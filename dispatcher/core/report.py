@@ -173,11 +173,11 @@ def _read_json(body: bytes) -> Push:
     reports: list[Report] = []
     bad: list[Unreadable] = []
     for one in listed:
-        report = _report_of(one)
-        if isinstance(report, Unreadable):
-            bad.append(report)
-        else:
-            reports.append(report)
+        for read in _read_one(one):
+            if isinstance(read, Unreadable):
+                bad.append(read)
+            else:
+                reports.append(read)
     if not bad and whole:
         return Push(reports)
     if bad:
@@ -253,12 +253,20 @@ def _read_leniently(body: bytes) -> tuple[list[Any], bool]:
 _NO_OBJECT = Unreadable("A report of the batch is no object.", "field")
 
 
-def _report_of(one: object) -> Report | Unreadable:
-    """Return the report that *one*, of a list in JSON, is."""
+def _read_one(one: object) -> Iterator[Report | Unreadable]:
+    """Yield the report that *one*, of a list in JSON, is, or why it is none.
+
+    With two statuses both: whichever is right, a report proves that its request was accepted.
+    """
     if not isinstance(one, dict):
-        return _NO_OBJECT
-    twice = next((name for name in _REQUIRED if isinstance(one.get(name), _Twins)), None)
-    return _report(json_fields(one)) if twice is None else _twice(twice)
+        yield _NO_OBJECT
+    elif isinstance(one.get("smsMsgId"), _Twins):
+        yield _twice("smsMsgId")
+    elif isinstance(statuses := one.get("status"), _Twins):
+        yield _report(json_fields(one | {"status": statuses[-1]}))
+        yield _twice("status")
+    else:
+        yield _report(json_fields(one))
 
 
 def _listed(read: object) -> list[Any]:
@@ -299,6 +307,9 @@ def _salvaged(text: str) -> Iterator[dict[str, Any]]:
             return
         try:
             read, end = _lenient.raw_decode(text, at)
+            listed = _listed(read)  # of a whole batch, too, behind which something stands
+            if _may_hold_twins(text[at:end].encode(errors="replace"), len(listed)):
+                listed = _listed(_with_twins.raw_decode(text, at)[0])
         except lenient_json.JSONDecodeError as error:
             # Of a string that does not end it has the beginning.
             parsed += (len(text) if error.msg.startswith("Unterminated") else error.pos) - at
@@ -308,9 +319,6 @@ def _salvaged(text: str) -> Iterator[dict[str, Any]]:
             parsed += len(text) - at
             at += 1
             continue
-        listed = _listed(read)  # of a whole batch, too, behind which something stands
-        if _may_hold_twins(text[at:end].encode(), len(listed)):
-            listed = _listed(_with_twins.raw_decode(text, at)[0])
         yield from (one for one in listed if isinstance(one, dict) and _has_id(one))
         at = end
 

@@ -102,8 +102,8 @@ STORED_TEXTS = (
     ),
     N_("{why} (dispatcher run)"),
     N_(
-        "The database was restored while this list was loaded: what is left of it may have been"
-        " loaded before. Load it again only if it was not."
+        "The database may have been restored while this list was loaded: what is left of it may"
+        " have been loaded before. Load it again only if it was not."
     ),
     N_(
         "{place} is no directory, so answers and reports are lost if they come while the database"

@@ -173,10 +173,12 @@ def read_answer(
                 results: list[Any] | None = read.result
                 return Reply(http_status, read.code, description, results, clock_skew, retry_after)
     text = decode_text(body.removeprefix(_BOM))
-    read_json = _lenient_json(text)
+    read_json, rest = _lenient_json(text)
     reply = _read_leniently(http_status, read_json, clock_skew, retry_after)
     names_results = _NAMES_RESULTS.search(body.replace(b"\0", b"")) is not None  # UTF-16 has NULs
-    if reply is not None and (reply.results or not names_results):
+    # After a success, what follows may be the answer, and what stands before it another one.
+    in_doubt = names_results or (rest and http_status < _FIRST_ERROR_STATUS)
+    if reply is not None and (reply.results or not in_doubt):
         return reply
     code, words = _gateway_words(http_status, read_json, text)
     if http_status >= _FIRST_ERROR_STATUS and not names_results:
@@ -208,12 +210,14 @@ def decode_text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _lenient_json(text: str) -> object:
-    """Return the JSON value at the beginning of *text*, or None; what follows is no part of it."""
+def _lenient_json(text: str) -> tuple[object, str]:
+    """Return the JSON value at the beginning of *text*, or None, and what follows it."""
+    text = text.lstrip()
     try:
-        return _lenient_decoder.raw_decode(text.lstrip())[0]
+        read, end = _lenient_decoder.raw_decode(text)
     except (ValueError, RecursionError):
-        return None
+        return None, ""
+    return read, text[end:].strip()
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from time import monotonic
+from typing import Final
 
 import msgspec
 import structlog
@@ -18,6 +20,7 @@ from dispatcher.core.errors import os_reason
 log = structlog.get_logger(__name__)
 
 FILE_NAME = "last-heartbeat.json"
+SLOW_SECONDS: Final = 1.0  # after which a write is one that the disk does not answer
 
 
 class LastHeartbeat(Struct, frozen=True):
@@ -44,14 +47,17 @@ class HeartbeatFile:
         """*folder* is made if need be."""
         self._folder = folder
         self._writing: Thread | None = None
+        self._began = 0.0
         self._why = ""  # the last one could not be kept; the log has it
 
     def keep(self, last: LastHeartbeat) -> None:
         """Begin to write *last* for the next worker of the folder, unless one is being written."""
         if self._writing is not None and self._writing.is_alive():
-            self._note("the disk does not answer")
+            if monotonic() - self._began > SLOW_SECONDS:
+                self._note("the disk does not answer")
             return
         # Not of a pool, which the process would wait for at its end.
+        self._began = monotonic()
         self._writing = Thread(target=self._write, args=(last,), daemon=True)
         try:
             self._writing.start()

@@ -95,8 +95,8 @@ READ_QUEUE_SECONDS: Final = 60.0
 
 
 LOAD_ENDED: Final = (
-    "The database was restored while this list was loaded: what is left of it may have been loaded"
-    " before. Load it again only if it was not."
+    "The database may have been restored while this list was loaded: what is left of it may have"
+    " been loaded before. Load it again only if it was not."
 )
 
 
@@ -168,7 +168,7 @@ async def _end_what_is_old(database: Database, last_at: float | None) -> Absence
             return None
         until = row["sent_until"]
         await connection.execute(sql("end_old_actions"), until, "dispatcher run")
-        await connection.execute(sql("end_old_loads"), until, LOAD_ENDED)
+        await connection.execute(sql("end_old_loads"), until, LOAD_ENDED, "dispatcher run")
         await connection.execute(sql("hold_restored_requests"), until)
     return Absence(row["at"], until, last_at is not None)
 

@@ -16,8 +16,6 @@ DATE_DOUBT = N_("it is a date: format the column as text")  # of a cell that may
 # A number in whatever spelling, also as a spreadsheet has rounded it. \d has full-width digits too.
 _BETWEEN = r"[\s.()\u2010-\u2015\u2212\uff0d-]"
 MANY_DIGITS = re.compile(rf"\d(?:{_BETWEEN}?\d){{6}}|{ROUNDED.pattern}")
-# 9 digits, for a day has 8, to the 15 that a number has at most.
-_NUMBER_ALONE = re.compile(rf"[\W_]*(?:\d(?:{_BETWEEN}{{0,3}}\d){{8,14}}|{ROUNDED.pattern})[\W_]*")
 
 
 class Record(Struct, frozen=True):
@@ -38,8 +36,11 @@ class Record(Struct, frozen=True):
 
 
 def number_alone(text: str) -> bool:
-    """Tell whether *text* is a number and nothing else, in whatever spelling, right or wrong."""
-    return _NUMBER_ALONE.fullmatch(text) is not None or isinstance(read_number(text), ReadNumber)
+    """Tell whether *text* is a number to send to and nothing else, or one that is rounded.
+
+    No service number, day or order number: texts over several lines hold such.
+    """
+    return ROUNDED.fullmatch(text.strip()) is not None or isinstance(read_number(text), ReadNumber)
 
 
 def has_taken_in(cell: str, delimiters: str) -> bool:

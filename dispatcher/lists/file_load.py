@@ -230,9 +230,7 @@ def _survey_notes(survey: Survey, earlier: Earlier | None) -> Iterator[str]:
     if earlier is not None and earlier.wiped:
         yield say_wiped(earlier)
     if survey.past:
-        yield _("Messages with a send_at that is past: {count}. They are due at once.").format(
-            count=f"{survey.past:,}"
-        )
+        yield _("Messages with a send_at that is past: {count}.").format(count=f"{survey.past:,}")
     for one in survey.differences:
         lines = ", ".join(f"{line:,}" for line in one.shown)
         yield _(

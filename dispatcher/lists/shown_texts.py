@@ -21,7 +21,7 @@ LIST_TEXTS = (
     N_("(column {value}, without a name)"),
     N_("--column takes pairs such as recipient=手机号 or param_1=name, and not {pair}"),
     N_("Hidden in the sheet, and read: {names}."),
-    N_("Messages with a send_at that is past: {count}. They are due at once."),
+    N_("Messages with a send_at that is past: {count}."),
     N_(
         "Template {name} is not defined here, and its lines differ in their number of variables:"
         " most have {variables}, others: {count} (line {lines})."

@@ -83,7 +83,8 @@ def load_settings(environ: Mapping[str, str], parts: Collection[Part] = ()) -> S
         for mistake in error.errors(include_url=False, include_context=False, include_input=False):
             mistakes += reading.explain(tuple(map(str, mistake["loc"])), mistake["msg"])
         raise SettingsError(mistakes) from None
-    mistakes += reading.lonely_direct_address()
+    if parts:  # commands and migrations need the direct address alone
+        mistakes += reading.lonely_direct_address()
     if "console" in parts:
         mistakes += _sign_in_mistakes(settings)
     if "sending" in parts:

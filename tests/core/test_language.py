@@ -258,7 +258,7 @@ async def test_what_is_stored_after_a_restore_is_in_the_readers_language():
         shown = in_chinese(stored_text, f"{why} (dispatcher run)")  # as pause() stores it
         assert shown.startswith(begin)
         assert re.findall("[A-Za-z]+", shown) == ["UTC", "dispatcher", "run"]
-    assert in_chinese(list_text, workers.LOAD_ENDED).startswith("导入此名单期间数据库从备份恢复")
+    assert in_chinese(list_text, workers.LOAD_ENDED).startswith("导入此名单期间数据库可能从备份")
 
 
 def test_every_part_that_may_fail_has_a_name_in_the_readers_language():

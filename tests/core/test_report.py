@@ -164,10 +164,8 @@ UNREADABLE = [
     (b'{"statusReportList":[1]}', "no object"),
     (b'{"statusReportList":[{}]}', "no smsMsgId"),
     (b'{"statusReportList":[{"smsMsgId":{},"status":"X"}]}', "is no id"),
-    (b'{"smsMsgId":"a","status":"DELIVRD","status":"UNDELIV"}', "status stands twice"),
     (b'[{"smsMsgId":"a","smsMsgId":"b","status":"DELIVRD"}]', "smsMsgId stands twice"),
     (b'[{"smsMsgId":1,"smsMsgId":2,"status":"DELIVRD"}]', "smsMsgId stands twice"),
-    (b'{"smsMsgId":"a","status":"DELIVRD","status":"UNDELIV"}x', "status stands twice"),
     (b"smsmsgid=a&smsmsgid=b&status=DELIVRD", "smsMsgId stands twice"),
     ("smsMsgId=a&status=\u200b\xa0".encode(), "no smsMsgId, or no status"),
 ]
@@ -387,12 +385,23 @@ def test_two_lists_of_a_batch_are_both_read(lists, behind):
     assert (read.unreadable is None) is (behind == b"")
 
 
-def test_a_report_with_two_statuses_costs_no_other():
+@pytest.mark.parametrize("behind", [b"", b"x"])
+def test_a_report_with_two_statuses_proves_what_one_proves(behind):
+    """The last status counts, and the push is kept: the policy `resend` must see its token."""
     for second in (b'"UNDELIV"', b"7"):
         twice = ONE.replace(b'"extend"', b'"status":' + second + b',"extend"')
-        read = read_push(b'{"statusReportList":[' + twice + b"," + ONE + b"]}")
-        assert [report.provider_id for report in read.reports] == ["id_1"]
+        read = read_push(b'{"statusReportList":[' + twice + b"," + ONE + b"]}" + behind)
+        statuses = [second.decode().strip('"'), "DELIVRD"]
+        assert [report.status for report in read.reports] == statuses
+        assert {report.token for report in read.reports} == {"t"}
         assert "1 of 2 reports cannot be read. status stands twice" in read.unreadable.reason
+
+
+def test_json_that_cannot_be_decoded_again_is_kept():
+    for depth in range(900, 1010):
+        deep = "[" * depth + "]" * depth
+        body = '{"smsMsgId":"a","status":"A","status":"B","x":' + deep + "}x"
+        assert read_push(body.encode()).unreadable is not None
 
 
 def test_a_nested_status_is_no_second_one():

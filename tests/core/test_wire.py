@@ -346,6 +346,14 @@ def test_what_follows_an_answer_is_no_part_of_it(http_status, after):
     assert said(answer) == [("+8613112345678", "000000", "x_1", None, None)]
 
 
+def test_a_refusal_in_front_of_another_answer_proves_nothing():
+    refusal, success = b'{"code":"E000503","description":""}', b'{"code":"000000","descr'
+    for after in (success, b"x", b"\0"):
+        assert isinstance(read_answer(200, refusal + after), NoReply)
+    assert read_answer(200, refusal + b" \n").code == "E000503"
+    assert read_answer(400, refusal + success).code == "E000503"
+
+
 @pytest.mark.parametrize("http_status", [200, 400])
 def test_fields_that_stand_twice_lose_no_accepted_number(http_status):
     taken, other = json.dumps(TAKEN), json.dumps(OTHER)

@@ -400,8 +400,9 @@ def test_a_direct_address_alone_is_a_mistake(tmp_path):
     file.write_text("postgresql://u:hunter2@h/d")
     for name, value in ((direct, "postgresql://u:hunter2@h/d"), (f"{direct}_FILE", str(file))):
         with pytest.raises(SettingsError) as caught:
-            load_settings({name: value})  # of a command
+            load_settings({name: value} | APP, {"sending"})
         assert caught.value.mistakes == [f"{through} is missing: {name} needs it"]
+        load_settings({name: value})  # of a migration, or a command
         load_settings({name: value, through: "postgresql://h/d"})
         load_settings({name: value, f"{through}_FILE": str(file)})
     (mistake,) = mistakes_of({direct: "postgresql://h/d", f"{through}_FILE": "/nowhere"})

@@ -179,6 +179,8 @@ async def test_what_would_go_on_is_ended_before_the_queue_is_read(hands):
     upload = "SELECT state, error FROM dispatcher.list_upload WHERE id = $1"
     state, error = await hands.db.fetchrow(upload, loading)
     assert (state, "restored" in error) == ("failed", True)
+    audit = "SELECT action FROM dispatcher.audit WHERE target = 'list ' || $1"
+    assert await hands.db.fetchval(audit, str(loading)) == "load"
     assert not looking.done()
     assert (await looking).paused == ["default"]
 
@@ -627,12 +629,17 @@ async def test_a_heartbeat_on_disk_is_for_its_user_alone(tmp_path):
     assert [*file.parent.iterdir()] == [file]
 
 
-async def test_a_disk_that_hangs_delays_no_heartbeat(tmp_path):
+async def test_a_disk_that_hangs_delays_no_heartbeat(tmp_path, monkeypatch):
+    """It is told once; not while the first write has only begun."""
     os.mkfifo(tmp_path / f"{FILE_NAME}.{os.getpid()}")  # to open it waits for who reads
     kept = HeartbeatFile(tmp_path)
     with capture_logs() as logs:
         began = monotonic()
         for _beat in range(3):
+            kept.keep(LAST)
+        assert not logs
+        monkeypatch.setattr(last_heartbeat, "SLOW_SECONDS", 0.0)
+        for _beat in range(2):
             kept.keep(LAST)
         assert monotonic() - began < 1
     assert [(line["event"], line["why"]) for line in logs] == [

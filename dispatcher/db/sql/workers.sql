@@ -88,10 +88,16 @@ FROM ended
 
 -- name: end_old_loads
 -- End the loads of uploaded lists that were asked for until some time: the database may lack what they
--- loaded since.
--- $1 time, $2 why
-UPDATE dispatcher.list_upload SET state = 'failed', error = $2
-WHERE state = 'loading' AND asked_at <= $1
+-- loaded since. The audit has them.
+-- $1 time, $2 why, $3 actor
+WITH ended AS (
+    UPDATE dispatcher.list_upload SET state = 'failed', error = $2
+    WHERE state = 'loading' AND asked_at <= $1
+    RETURNING id, name
+)
+SELECT dispatcher.append_audit($3, 'load', 'list ' || id, name,
+    'ended early: what is left may have been done before the restore')
+FROM ended
 
 -- name: last_seen
 -- Return when the newest worker was last here, and until when it may have sent; no row if that was not long
