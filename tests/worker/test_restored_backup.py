@@ -630,7 +630,7 @@ async def test_a_heartbeat_on_disk_is_for_its_user_alone(tmp_path):
 
 
 async def test_a_disk_that_hangs_delays_no_heartbeat(tmp_path, monkeypatch):
-    """It is told once; not while the first write has only begun."""
+    """The log says so once; not while the first write has only begun."""
     os.mkfifo(tmp_path / f"{FILE_NAME}.{os.getpid()}")  # to open it waits for who reads
     kept = HeartbeatFile(tmp_path)
     with capture_logs() as logs:
