@@ -172,7 +172,14 @@ GUARDS = (
             "what waits for a later time in a restored backup is paused",
             "a heartbeat of a clock ahead hides no old backup",
             "the policy resend leaves what a clock ahead opened alone after a restore",
+            "a restore before the first heartbeat is noticed",
+            "an app that the backup does not know is paused",
+            "a resend under way is found when a restore is noticed",
         )
+    ),
+    Guard(
+        "results that cannot be read may have been accepted",
+        reason="the provider of the model writes answers that can be read, or none",
     ),
     Guard(
         "a report settles only what is still in question",
