@@ -555,7 +555,8 @@ END $$;
 
 -- Expire messages that wait although their time is over, 20,000 at most of those that end after
 -- *after*, *after_id*; return how many, and of the last its end and id, with which the next call goes
--- on: null if there are no more, and what was given if another call runs. A first call begins two minutes before the last one of those.
+-- on: null if there are no more, and what was given if another call runs. A first call begins two minutes
+-- before the last one of those.
 -- Claims expire what is due; this finds what no claim sees, in an app that is paused, without
 -- a worker or with a later turn. What returns to the queue after its time lies before *after*: each call
 -- also looks at the next 5,000 that have returned. A message that was inserted less than two minutes ago, or by a

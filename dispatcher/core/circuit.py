@@ -1,10 +1,10 @@
 """Circuit of an app: when it opens, and how the app starts again after a pause.
 
-Two things open it. Requests with unknown results: each further one would make more messages
-unsure. And requests of different texts that are refused, while none is accepted: then it is not
-the content, and halving on would reject what waits. Where the code is unknown or of a firewall, two
-refused messages are enough. A paused app is probed, and then starts
-slowly: one request, then two, four, eight.
+Three things open it. Requests with unknown results: each further one would make more messages
+unsure. Requests of different texts that are refused, while none is accepted: then it is not the
+content, and halving on would reject what waits. And two messages in a row of which the second is
+refused with a code that is unknown or of a firewall: it may have banned the address. A paused app
+is probed, and then starts slowly: one request, then two, four, eight.
 
 The state is kept in table `app`, shared by all workers; see apply_to_circuit in db/circuit.py.
 """
@@ -53,7 +53,7 @@ class Unknown(Struct, frozen=True):
 class Refused(Struct, frozen=True):
     """One message was refused for its content."""
 
-    text: int  # digest of everything but the number; with *pause*, of the message
+    digest: int  # of everything but the number; with *pause*, of the message
     code: str
     reason: str
     pause: Pause | None = None  # if another one before it was refused too: of an unknown code
@@ -81,7 +81,7 @@ class CircuitState(Struct, frozen=True):
     """What is known of an app's last requests."""
 
     unknown: int = 0  # results in a row
-    refused: tuple[int, ...] = ()  # digests of different texts in a row
+    refused: tuple[int, ...] = ()  # digests of different texts, or messages, in a row
     slow_start: SlowStart | None = None
     pause_code: str | None = None  # why the app is paused; None: it is not, or by an operator
 
@@ -105,15 +105,15 @@ def signal(result: BatchResult) -> Signal | None:
         case UnknownResult(code, reason):
             return Unknown(code, reason)
         case Resolved(refused=True, pause=pause) if result.tries > 0:
-            text = _text_digest(result.batch, of_message=pause is not None)
-            return Refused(text, result.code, result.description, pause)
+            digest = _digest(result.batch, of_message=pause is not None)
+            return Refused(digest, result.code, result.description, pause)
         case Resolved() if result.tries > 0:
             return Answered()
         case _:
             return None
 
 
-def _text_digest(batch: Batch, *, of_message: bool) -> int:
+def _digest(batch: Batch, *, of_message: bool) -> int:
     packed = batch.packed
     own = str(packed.messages[0].id) if of_message else ""
     digest = crc32(f"{packed.sender or ''}{own}".encode())
@@ -167,8 +167,8 @@ def _next(
                 return state, _reopened(each)
             opens = state.unknown >= limits.unknown or unknown_share_is_high
             return state, _opened_for_unknown(each, state.unknown) if opens else None
-        case Refused(text=text):
-            refused = state.refused if text in state.refused else (*state.refused, text)
+        case Refused(digest=digest):
+            refused = state.refused if digest in state.refused else (*state.refused, digest)
             slow_start = _answered(state.slow_start)
             state = replace(state, unknown=0, refused=refused, slow_start=slow_start)
             if len(refused) >= limits.refused:

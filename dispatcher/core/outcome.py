@@ -100,7 +100,7 @@ class Resolved(Struct, frozen=True, tag=True):
     throttled: int = 0  # numbers that flow control refused
     countries: list[CountryPause] = []  # to pause
     refused: bool = False  # the request, one message or text by now, was refused for its content
-    pause: Pause | None = None  # of a *refused* request: if the one before it was refused too
+    pause: Pause | None = None  # if *refused*: the circuit decides whether it is made
 
 
 class UnknownResult(Struct, frozen=True, tag=True):

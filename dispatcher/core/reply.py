@@ -24,8 +24,8 @@ from dispatcher.core.report import (
     kept_fields,
     read_push,
     trimmed,
-    utc_time,
 )
+from dispatcher.core.report_time import utc_time
 from dispatcher.core.wire import decode_text
 
 # The letter R is the documented word; the others are usual (provider.md, Replies).

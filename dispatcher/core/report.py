@@ -11,8 +11,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -21,6 +20,7 @@ from msgspec import DecodeError, Struct, json
 from dispatcher.core.format import mask_if_number
 from dispatcher.core.number import without_numbers
 from dispatcher.core.report_status import STATUSES, State, report_status
+from dispatcher.core.report_time import utc_time
 from dispatcher.core.wire import decode_text
 
 MAX_BYTES = 262_144  # of a push: fifty reports, and five times that for unknown fields
@@ -40,9 +40,6 @@ _BOM = b"\xef\xbb\xbf"
 _AROUND = b"\0 \t\r\n"
 _AROUND_VALUE = " \t\r\n\"'"
 _MAX_ODD_CHARACTERS = 256  # of a value that is made plain: NFKC of 16,000 marks takes seconds
-_LOST_PLUS = re.compile("(?<=:[0-9]{2}) (?=[0-9]{2}:?[0-9]{2}$)")  # of a zone, as a form decodes it
-_KNOWN_TIMES = 1000  # texts of times that are remembered: those of one moment are few
-_TIMES = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))  # others are none
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -480,31 +477,3 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_SEGMENTS))):
         return 0
     return int(text) if int(text) <= MAX_SEGMENTS else 0
-
-
-@lru_cache(_KNOWN_TIMES)
-def utc_time(text: str) -> datetime | None:
-    """Return updateTime in UTC; None if it is left out or no time, for the raw copy has it."""
-    text = text.strip(_AROUND_VALUE)
-    try:
-        time = _time_of_digits(text) if text.isdecimal() else datetime.fromisoformat(_iso(text))
-        time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return time if _TIMES[0] <= time < _TIMES[1] else None
-
-
-def _time_of_digits(text: str) -> datetime:
-    """Return a time without any punctuation; raises ValueError or OverflowError."""
-    match len(text):
-        case 10:
-            return datetime.fromtimestamp(int(text), UTC)
-        case 13:  # in milliseconds
-            return datetime.fromtimestamp(int(text) / 1000, UTC)
-        case _:  # 20180413063146
-            return datetime.fromisoformat(f"{text[:8]}T{text[8:]}")
-
-
-def _iso(text: str) -> str:
-    """Return a time as ISO 8601 writes it, whose + a form may have decoded to a blank."""
-    return _LOST_PLUS.sub("+", text).replace("/", "-") if " " in text or "/" in text else text

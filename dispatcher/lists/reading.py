@@ -171,7 +171,7 @@ def numbers_first(sheet: Sheet) -> int:
 def _is_divided(path: Path, found: FoundEncoding) -> bool:
     """Tell whether lines end with delimiters that divide nothing, as of a sheet's one column."""
     with path.open(encoding=found.name, errors="replace") as stream:
-        return any(line.strip()[-1:] in {*DELIMITERS} - {""} for line in islice(stream, 20))
+        return any(line.strip()[-1:] in {*DELIMITERS} for line in islice(stream, 20))
 
 
 def _with_header(

@@ -13,14 +13,18 @@ from dispatcher.core.circuit import (
     UnknownShare,
     change,
     is_answer_of_api,
+    signal,
 )
 from dispatcher.core.codes import ALL_REFUSED, UNKNOWN_RESULTS
 from dispatcher.core.delays import Pause
-from dispatcher.core.message import NoReply, Reply
+from dispatcher.core.message import Batch, Entry, Message, NoReply, Reply, RequestDraft
+from dispatcher.core.outcome import Resolved
+from dispatcher.core.result import BatchResult
 
 LIMITS = CircuitLimits(unknown=3, refused=5)
 LOST = Unknown("HTTP 502", "A proxy lost the API over the request.")
 FINE = Answered()
+BAN = Pause("HTTP 418", "A firewall refuses.", 60.0, 600.0)
 
 
 def refused(text: int) -> Refused:
@@ -32,14 +36,29 @@ def played(*signals, state=None, **more):
 
 
 def test_a_second_message_in_a_row_that_a_firewall_refuses_opens_the_circuit():
-    ban = Pause("HTTP 418", "A firewall refuses.", 60.0, 600.0)
-    blocked = [Refused(text, "HTTP 418", "blocked", ban) for text in (1, 2)]
+    blocked = [Refused(digest, "HTTP 418", "blocked", BAN) for digest in (1, 2)]
     assert played(blocked[0]).pause is None
     assert played(blocked[0], FINE, blocked[1]).pause is None
-    assert played(*blocked).pause == ban
+    assert played(*blocked).pause == BAN
     assert played(blocked[0], blocked[0]).pause is None  # the same message, a minute later
-    assert played(refused(1), blocked[1]).pause == ban
+    assert played(refused(1), blocked[1]).pause == BAN
     assert played(blocked[0], refused(1)).pause is None
+
+
+@pytest.mark.parametrize("pause", [None, BAN])
+def test_refused_messages_of_one_text_are_told_apart_where_the_code_is_unknown(pause):
+    """A ban of the address refuses one text for all numbers; a bad text is one text."""
+    entry = b'],"templateId":"t","templateParas":[]}'
+    digests = set()
+    for number in (1, 2):
+        message = Message(number, f"+861310000000{number}", "t", [])
+        packed = RequestDraft("1069", [Entry(entry, [message])], 100)
+        batch = Batch(number, f"token-{number}", "default", packed, 0.0)
+        verdict = Resolved([], refused=True, pause=pause)
+        told = signal(BatchResult(batch, verdict, 418, "HTTP 418", "", 1, 0.1))
+        assert told.pause == pause
+        digests.add(told.digest)
+    assert len(digests) == (1 if pause is None else 2)
 
 
 def test_unknown_results_in_a_row_open_the_circuit():

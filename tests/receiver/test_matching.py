@@ -518,19 +518,6 @@ async def test_a_blocked_number_is_suppressed_in_its_own_form(world, told, to):
     assert [row["recipient"] for row in rows] == [to_e164(ONE)]
 
 
-async def test_a_report_without_a_number_waits_until_one_message_is_left(world, told):
-    first, second = await world.batch([ONE, TWO])
-    await world.store(told("p1", None))
-    await world.match()
-    assert await world.why() == {"p1": ("no-number", True)}
-    await world.store(told("p2", TWO))
-    await world.match()
-    await world.hurry()
-    await world.match()
-    assert await world.states() == {first: ("delivered", "p1"), second: ("delivered", "p2")}
-    assert await world.why() == {}
-
-
 @pytest.mark.parametrize(("attempts", "again"), [(449, True), (450, False)])
 async def test_a_report_without_a_number_waits_for_three_days(world, told, attempts, again):
     await world.batch([ONE, TWO])
@@ -584,7 +571,7 @@ async def test_what_is_no_number_is_as_if_it_was_left_out(world, told, to):
     assert await world.states() == {message: ("delivered", "p1")}
 
 
-@pytest.mark.parametrize("to", NO_NUMBERS)
+@pytest.mark.parametrize("to", [None, *NO_NUMBERS])
 async def test_what_is_no_number_waits_until_one_message_is_left(world, told, to):
     first, second = await world.batch([ONE, TWO])
     await world.store(told("p1", to))

@@ -544,6 +544,8 @@ async def test_a_restore_before_the_first_heartbeat_is_noticed(db, workers, sim)
     await db.execute(NO_HEARTBEAT)
     worker = await workers.start({"default": app_at(sim.url)})
     await until(lambda: db.fetchval("SELECT count(*) = 1 FROM dispatcher.worker"), what="its row")
+    # The next worker of this directory knows it too.
+    await until((workers.folder / "data" / FILE_NAME).exists, what="its row is kept on disk")
     await db.execute("DELETE FROM dispatcher.worker")
     await insert(db, 2)
     with pytest.raises(AssertionError, match="sent"):
