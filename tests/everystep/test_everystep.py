@@ -38,27 +38,28 @@ def test_no_step_of_a_slice_loses_anything_or_sends_it_twice(monkeypatch):
 
 
 # One step for each guard, at which its absence shows: with the fault, the seconds that what is lost
-# is waited for, and what is printed. A worker that is frozen in a claim is no such step: when it
-# thaws, its connection is cut before its lease is asked (see tests/worker).
+# is waited for, and what is printed (any of them). A worker that is frozen in a claim is no such
+# step: when it thaws, its connection is cut before its lease is asked (see tests/worker).
 SHOWS = {
     "no answer after the body was sent is unsure": (
         "request early-3 request whole #1",
         "cut-after",
         60.0,
-        "accepted twice",
+        ("accepted twice",),
     ),
     "what a dead worker had open is unsure": (
         "request early-3 answer head #1",
         "kill",
         60.0,
-        "accepted twice",
+        ("accepted twice",),
     ),
-    # What it claimed is lost: the scene waits for it, and is repeated once.
+    # What it claimed is lost. If the scene needs one of those messages, it waits for it and is
+    # repeated once; if not, the judge finds them. Which ones are in that claim differs.
     "a claim and its batches are one transaction": (
         "worker claim/open_batches > Sync #1",
         "cut-before",
         30.0,
-        "TimeoutError:  (the scene)",
+        ("TimeoutError:  (the scene)", "is lost (None)"),
     ),
 }
 
@@ -66,7 +67,7 @@ SHOWS = {
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SHOWS)
 def test_without_a_guard_a_step_is_violated(name, tmp_path, monkeypatch):
-    step, fault, patience, reason = SHOWS[name]
+    step, fault, patience, reasons = SHOWS[name]
     [guard] = [guard for guard in GUARDS if guard.name == name]
     tree = tmp_path / "tree"
     shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
@@ -86,4 +87,4 @@ def test_without_a_guard_a_step_is_violated(name, tmp_path, monkeypatch):
     done = everystep(tree, "--step", step, "--fault", fault, "--jobs", "1")
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-2000:]
     assert f"VIOLATED: --step '{step}' --fault {fault}" in done.stdout
-    assert reason in done.stdout, done.stdout[-3000:]
+    assert any(reason in done.stdout for reason in reasons), done.stdout[-3000:]
