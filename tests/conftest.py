@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from dispatcher.db.database import Database, connect, create_pool
 from dispatcher.db.migrate import migrate
@@ -39,6 +40,9 @@ DRILLS = (
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would
 # inherit that; a handler of ours is not inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("tests", deadline=None)  # machines are busy
+settings.load_profile("tests")
 
 # Here, because only the uppermost conftest may.
 pytest_plugins = ["support.command", "support.fixtures"]

@@ -51,7 +51,7 @@ async def test_a_killed_import_continues_without_duplicates(
 ):
     lines = 60_000
     file = write(tmp_path / "big.csv", lines)
-    for seen in (5_000, 20_000, 40_000):
+    for seen in (5_000, 15_000, 25_000):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "dispatcher", "enqueue", str(file)),
             env=environment(DATABASE_URL=dsn),

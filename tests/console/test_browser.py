@@ -287,7 +287,7 @@ async def test_every_page_warns_when_its_data_are_old(scene):
     await scene.go("/messages")
     await expect(page.locator("#stale")).to_be_hidden()
     await scene.service.stop()
-    await expect(page.locator("#stale")).to_contain_text("No fresh data since", timeout=8000)
+    await expect(page.locator("#stale")).to_contain_text("No fresh data since")
 
 
 async def test_a_double_click_sends_a_form_once(scene, db):
@@ -322,7 +322,7 @@ async def test_the_sign_in_page_of_a_proxy_is_no_fresh_data(scene):
     await scene.go("/messages")
     html = {"status": 200, "content_type": "text/html", "body": "<h1>Sign in</h1>"}
     await page.route("**/console/fresh", lambda route: route.fulfill(**html))
-    await expect(page.locator("#stale")).to_contain_text("Your login has ended", timeout=8000)
+    await expect(page.locator("#stale")).to_contain_text("Your login has ended")
 
 
 @pytest.mark.parametrize(

@@ -440,10 +440,10 @@ async def test_without_a_token_the_console_stays_closed(client):
 async def test_a_form_that_does_not_arrive_is_not_waited_for(client, monkeypatch):
     async def content() -> AsyncIterator[bytes]:
         yield b"token="
-        await asyncio.sleep(2)
+        await asyncio.sleep(60)
 
     monkeypatch.setattr("dispatcher.console.forms.FORM_SECONDS", 0.1)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         answer = await client.post(
             "/console/login", content(), Content_Type="application/x-www-form-urlencoded"
         )

@@ -75,7 +75,7 @@ async def test_who_still_writes_is_not_waited_for(db, dsn, worker):
             "LOCK TABLE dispatcher.message_1_to_5000001 IN ROW EXCLUSIVE MODE"
         )
         waited = asyncio.create_task(maintenance.index_full_partitions(worker))
-        done, _ = await asyncio.wait([waited], timeout=2)  # a transaction gives up after 4 s
+        done, _ = await asyncio.wait([waited], timeout=3.5)  # a transaction gives up after 4 s
         assert done, "it waits on"
         assert waited.result() == 0
     await application.close()

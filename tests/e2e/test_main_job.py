@@ -176,7 +176,7 @@ async def test_an_urgent_message_wakes_the_worker(db, workers, sim):
     began = monotonic()
     await insert(db, 1, priority=0)
     await seen(sim, lambda: sim.ledger.numbers == 1)
-    assert monotonic() - began < 5
+    assert monotonic() - began < 20  # a poll comes after 30 s
 
 
 async def test_a_stop_finishes_and_writes_what_is_in_flight(db, workers, sim):
@@ -186,7 +186,7 @@ async def test_a_stop_finishes_and_writes_what_is_in_flight(db, workers, sim):
     began = monotonic()
     worker.terminate()
     assert await worker.ended() == 0
-    assert monotonic() - began < 10
+    assert monotonic() - began < 20
 
     books = await read_books(db, sim.ledger.rows())
     assert books.states.keys() == {"accepted", "queued"}

@@ -58,7 +58,7 @@ SHOWS = {
     "a claim and its batches are one transaction": (
         "worker claim/open_batches > Sync #1",
         "cut-before",
-        30.0,
+        15.0,
         ("TimeoutError:  (the scene)", "is lost (None)"),
     ),
 }

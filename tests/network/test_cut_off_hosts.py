@@ -134,7 +134,7 @@ async def test_a_host_that_vanishes_in_the_middle_of_a_claim_does_not_stop_the_o
     await until(holding.is_set, what="it holds the pace")
     world.network.unplug(vanishing)
     await insert(world.db, 10)
-    await until(lambda: finished(world.db), deadline=15, what="another worker sends")
+    await until(lambda: finished(world.db), deadline=40, what="another worker sends")
     world.network.plug(vanishing)  # else the end of its transaction waits for an answer
     never.set()
     await asyncio.to_thread(thread.join, 15)

@@ -145,13 +145,13 @@ async def test_urgent_messages_are_heard_of_past_it_and_found_without(
     )
     await until(lambda: db.fetchval(listening), what="it listens")
     await insert(db, 1, priority=0)
-    await until(lambda: finished(db), deadline=10, what="the urgent one is sent")
+    await until(lambda: finished(db), deadline=25, what="the urgent one is sent")
     past.terminate()
     assert await past.ended() == 0
 
     await workers.start({"default": app_at(sim.url)}, dsn=through, statement_cache=0)
     await insert(db, 1, priority=0, first=10)
-    await until(lambda: finished(db), deadline=10, what="polling finds the next one")
+    await until(lambda: finished(db), deadline=25, what="polling finds the next one")
 
 
 async def test_a_worker_that_is_killed_behind_it_leaves_nothing_to_be_sent_twice(

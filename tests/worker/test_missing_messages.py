@@ -16,7 +16,6 @@ def told(worker) -> list[dict]:
 async def is_told(worker, messages: int) -> None:
     await until(
         lambda: sum(line["messages"] for line in told(worker)) == messages,
-        deadline=10,
         what="the log names all missing messages",
     )
 

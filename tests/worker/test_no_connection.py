@@ -40,7 +40,7 @@ async def test_whichever_time_out_is_the_first_nothing_is_unsure(db, workers, si
 
 @pytest.mark.slow
 async def test_a_host_that_cannot_send_stops_only_its_own_claims(db, workers, sim):
-    good = await workers.start({"default": app_at(sim.url, timeout="1s")})
+    good = await workers.start({"default": app_at(sim.url)})
     await insert(db, 1)
     await seen(sim, lambda: sim.ledger.numbers == 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:

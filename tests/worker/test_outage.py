@@ -27,7 +27,7 @@ def memory(pid: int) -> int:
 @pytest.mark.parametrize("fault", [Http(status=429, html=True), Refuse()], ids=["429", "refused"])
 @pytest.mark.slow
 async def test_an_hour_without_the_provider_loses_nothing(db, workers, sim, fault):
-    worker = await workers.start({"default": app_at(sim.url, timeout="1s")})
+    worker = await workers.start({"default": app_at(sim.url, timeout="5s")})
     began = monotonic()
     await insert(db, WAITING, first=50_000)
     await until(lambda: finished(db), deadline=60)

@@ -71,7 +71,7 @@ async def test_a_resumed_app_brings_a_countrys_messages_forward(db, workers, sim
     await until(lambda: idle(db))
     await sim.faults.clear()
     await db.execute("SELECT dispatcher.resume('default')")
-    await until(lambda: finished(db), deadline=5.0)
+    await until(lambda: finished(db))  # the pause of a country is an hour
     assert await states(db) == {"accepted": 10}
 
 

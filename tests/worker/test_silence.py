@@ -100,4 +100,4 @@ async def test_a_heartbeat_that_failed_is_soon_tried_again(db, workers, sim):
         await until(lambda: "no heartbeat" in worker.text(), deadline=30, what="it cannot beat")
         locked_until = await db.fetchval("SELECT clock_timestamp()")
     beaten = "SELECT heartbeat_at > $1 FROM dispatcher.worker"
-    await until(lambda: db.fetchval(beaten, locked_until), deadline=8, what="it beats")
+    await until(lambda: db.fetchval(beaten, locked_until), deadline=15, what="it beats")

@@ -24,7 +24,7 @@ async def waiting(db, workers, sim):
     ids = await insert(db, 10)
     worker = await workers.start({"default": app_at(sim.url, numbers_per_second=SLOW)})
     await seen(sim, lambda: sim.ledger.numbers == 1)
-    await until(lambda: nothing_is_claimed(db), deadline=2, what="the first one is recorded")
+    await until(lambda: nothing_is_claimed(db), deadline=4, what="the first one is recorded")
     return worker, ids
 
 
@@ -54,7 +54,6 @@ async def test_an_urgent_message_is_the_next_one(db, sim):
     await seen(sim, lambda: sim.ledger.numbers == 2)
     await until(
         lambda: db.fetchval("SELECT true FROM dispatcher.outcome WHERE message_id = $1", urgent),
-        deadline=2,
     )
 
 
@@ -63,7 +62,7 @@ async def test_a_stop_does_not_wait_for_the_next_one(db, waiting):
     began = monotonic()
     worker.terminate()
     assert await worker.ended() == 0
-    assert monotonic() - began < 3
+    assert monotonic() - began < 4.5  # the next one is due after 5 s
     assert await states(db) == {"accepted": 1, "queued": 9}
 
 

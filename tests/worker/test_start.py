@@ -57,7 +57,7 @@ async def test_a_start_behind_another_migration_stops_at_once(workers, sim, empt
     worker = workers.launch({"default": app_at(sim.url)}, dsn=empty_dsn)
     await until(lambda: "waiting for another process" in worker.text())
     worker.terminate()
-    assert await worker.ended(5) == 0
+    assert await worker.ended() == 0
     await connection.close()
 
 

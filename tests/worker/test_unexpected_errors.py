@@ -286,7 +286,7 @@ async def test_a_password_is_read_again_from_its_file(db, role_dsn, workers, sim
     await db.execute(f"ALTER ROLE {ROLE} PASSWORD 'second'")
     await db.execute(DROP)
     await insert(db, 3)
-    await until(lambda: finished(db), deadline=5)
+    await until(lambda: finished(db))
     assert await states(db) == {"accepted": 3}
     assert "refuses the password" not in worker.text()
     status, text = await metrics(worker)
@@ -307,7 +307,7 @@ async def test_rows_that_a_policy_hides_lose_no_message(db, role_dsn, workers, s
     worker = await workers.start({"default": app_at(sim.url)}, dsn=role_dsn)
     await db.execute(f"ALTER TABLE dispatcher.{table} ENABLE ROW LEVEL SECURITY")
     await insert(db, 3)
-    await until(lambda: "row-level security policy" in worker.text(), deadline=5)
+    await until(lambda: "row-level security policy" in worker.text())
     assert table in worker.text()
     await db.execute(f"ALTER TABLE dispatcher.{table} DISABLE ROW LEVEL SECURITY")
     await until(lambda: finished(db))
