@@ -47,7 +47,12 @@ GIVEN_UP = LEASE + 3.0  # seconds frozen until others send again what was surely
 SILENCE = 3600.0  # seconds before the policy sends again
 PATIENCE = 200.0  # seconds for each part of a run
 THE_SCENE = "the scene"
+PORT_IS_TAKEN = "address already in use"  # by another process of this machine
 REPORT_TOKEN = "everystep-reports-token"
+
+
+class NoStartError(Exception):
+    """A process of the service ends at each start, although nothing is struck any more."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,16 @@ class Result:
     stalled: str = ""  # the scene ran out of time; a problem if it does so on a calm machine too
     steps: dict[str, bool] = field(default_factory=dict)
 
+    def fail(self, error: Exception, doing: str) -> None:
+        """Note that *error* ended the run while it was *doing* something."""
+        why = f"{type(error).__name__}: {error} ({doing})"
+        if isinstance(error, TimeoutError) and doing == THE_SCENE:
+            self.stalled = why
+        elif isinstance(error, NoStartError) and PORT_IS_TAKEN in why:
+            self.broken = why
+        else:
+            self.problems.append(why)
+
     @classmethod
     def read(cls, fields: dict[str, Any]) -> Self:
         """Return the result that `dataclasses.asdict` made into *fields*."""
@@ -94,11 +109,7 @@ async def run(job: Job, server: Server, forks: ForkServer, folder: Path, *, keep
             try:
                 await stage.play_or_fail(result)
             except Exception as error:  # noqa: BLE001 - a run that fails is a finding too
-                why = f"{type(error).__name__}: {error} ({stage.doing})"
-                if isinstance(error, TimeoutError) and stage.doing == THE_SCENE:
-                    result.stalled = why
-                else:
-                    result.problems.append(why)
+                result.fail(error, stage.doing)
             result.problems += stage.troubles()
             result.steps = stage.script.steps
             result.reached = stage.script.struck
@@ -132,10 +143,6 @@ async def _stage(
             yield stage
         finally:
             await stage.clear()
-
-
-class NoStartError(Exception):
-    """A process of the service ends at each start, although nothing is struck any more."""
 
 
 class _Stage:

@@ -15,7 +15,7 @@ from everystep.page import pages
 from everystep.place import MOST_FAILED_STARTS, Place
 from everystep.postgres_proxy import _first_text, _name_of
 from everystep.results import OtherCommitError, ResultFile
-from everystep.run import Job, Result
+from everystep.run import PORT_IS_TAKEN, THE_SCENE, Job, NoStartError, Result
 from everystep.scene import LOST_ANSWER, TEXTS
 from everystep.steps import CUT_AFTER, CUT_BEFORE, FAULTS, Script, Step, often
 
@@ -111,6 +111,22 @@ def test_what_was_lost_killed_or_cut_may_be_unsure(row, reason):
 def test_what_a_worker_opened_after_its_kill_may_not():
     row = unsure(opened=20.0)
     assert verdict.of_unsure([row], workers={1}, struck_at=11.0, token=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "doing", "word"),
+    [
+        (TimeoutError(), THE_SCENE, "stalled"),
+        (TimeoutError(), "everything has its end", "problems"),
+        (NoStartError(f"receiver does not start: {PORT_IS_TAKEN}"), "a start", "broken"),
+        (NoStartError("receiver does not start: ValueError"), "a start", "problems"),
+        (AssertionError("lost"), THE_SCENE, "problems"),
+    ],
+)
+def test_an_error_is_of_the_machine_or_of_the_service(error, doing, word):
+    result = Result(Job("a #1", "kill"))
+    result.fail(error, doing)
+    assert [name for name in ("stalled", "broken", "problems") if getattr(result, name)] == [word]
 
 
 def test_the_pages_show_what_was_violated_missed_and_not_done():
