@@ -74,7 +74,8 @@ async def nginx(
     tmp_path: Path, console_port: int, auth_port: int, port: int
 ) -> AsyncIterator[None]:
     """Run nginx with the configuration that operations.md shows."""
-    (documented,) = re.findall(r"```nginx\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
+    blocks = re.findall(r"```nginx\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
+    documented = "".join(blocks)  # of the reports, and of the console
     for written, ours in (("127.0.0.1:4180", auth_port), ("127.0.0.1:8080", console_port)):
         assert written in documented
         documented = documented.replace(written, f"127.0.0.1:{ours}")
