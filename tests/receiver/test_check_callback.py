@@ -77,4 +77,6 @@ async def test_a_receiver_that_refuses_this_network_is_not_broken(sim, receiver,
     await receiver(app, report_networks="provider")
     line = await check(dsn, app, reporting)
     assert line.startswith("ok")
-    assert "this machine's network" in line
+    assert "this machine's network; if a proxy is before it, set DISPATCHER_TRUSTED_PROXIES" in line
+    line = await check(dsn, app, reporting | {"trusted_proxies": "192.0.2.1/32"})
+    assert line.endswith("this machine's network")
