@@ -385,7 +385,7 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
         return False, _("{where}: {error}; the provider's reports would be lost").format(
             where=where, error=stored_text(str(error))
         )
-    refusal = _explain_answer(posted, behind_proxy=bool(settings.trusted_proxies))
+    refusal = _explain_answer(posted, knows_proxies=bool(settings.trusted_proxies))
     if refusal is not None:
         good, what = refusal
         return good, where + _(": ") + what
@@ -405,10 +405,10 @@ async def check_callback(settings: "Settings", connection: "OwnConnection") -> t
     return True, said.format(where=where, took=f"{took:.0f}")
 
 
-def _explain_answer(posted: "Posted", *, behind_proxy: bool) -> tuple[bool, str] | None:
+def _explain_answer(posted: "Posted", *, knows_proxies: bool) -> tuple[bool, str] | None:
     """Return whether *posted* is good, and its meaning; None if the receiver took the report.
 
-    *behind_proxy*: the receiver knows the proxies before it, so it saw the address of this machine.
+    *knows_proxies*: it takes the address of the client from the proxies before it.
     """
     from dispatcher.receiver.routes import CHECKED
 
@@ -418,7 +418,7 @@ def _explain_answer(posted: "Posted", *, behind_proxy: bool) -> tuple[bool, str]
             return None
         case 403 if said:
             refused = _("a receiver is there, and takes no reports from this machine's network")
-            if not behind_proxy:
+            if not knows_proxies:
                 refused += _(
                     "; if a proxy is before it, set DISPATCHER_TRUSTED_PROXIES, or it refuses the"
                     " provider's reports too"

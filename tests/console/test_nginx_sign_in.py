@@ -1,7 +1,8 @@
-"""Sign-in by the documented nginx configuration, with a real nginx before the console."""
+"""The documented nginx configuration, of sign-in and of reports, with a real nginx."""
 
 import asyncio
 import io
+import json
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -102,6 +103,11 @@ async def nginx(
         await process.wait()
 
 
+async def echo(request: web.Request) -> web.Response:
+    """Return the headers that a receiver gets."""
+    return web.json_response(dict(request.headers))
+
+
 @pytest.fixture
 async def behind(backend, sign_in, tmp_path, unused_tcp_port) -> AsyncIterator[Client]:
     """A client of nginx before a console and what stands for oauth2-proxy."""
@@ -109,7 +115,7 @@ async def behind(backend, sign_in, tmp_path, unused_tcp_port) -> AsyncIterator[C
         [ip_network("127.0.0.1/32")], "X-Auth-Request-Email", "X-Auth-Request-Groups", ROLES
     )
     stop = asyncio.Event()
-    routes = console_routes(backend, TOKEN, stop, ours)
+    routes = [*console_routes(backend, TOKEN, stop, ours), web.get("/reports/{token}", echo)]
     async with (
         serving("127.0.0.1", 0, routes) as (_, console_port),
         serving("127.0.0.1", 0, sign_in.routes()) as (_, auth_port),
@@ -187,3 +193,10 @@ async def test_live_numbers_pass_nginx_at_once(behind, db):
         behind.session.get(f"{behind.url}/console/live", headers=headers) as stream,
     ):
         assert b"shop" in await stream.content.readuntil(b"\n\n")
+
+
+async def test_a_receiver_gets_the_headers_that_the_provider_has_signed(behind):
+    sent = {"Connection": "keep-alive", "X_Forwarded_For": "203.0.113.9"}
+    seen = json.loads((await behind.get("/reports/token", **sent)).text)
+    assert (seen["Host"], seen["Connection"]) == (behind.url.removeprefix("http://"), "keep-alive")
+    assert seen["X-Forwarded-For"] == "127.0.0.1"  # what the client wrote is replaced

@@ -120,7 +120,7 @@ def test_what_a_worker_opened_after_its_kill_may_not():
         (TimeoutError(), "everything has its end", "problems"),
         (NoStartError(f"receiver does not start: {PORT_IS_TAKEN}"), "a start", "broken"),
         (NoStartError("receiver does not start: ValueError"), "a start", "problems"),
-        (AssertionError("lost"), THE_SCENE, "problems"),
+        (AssertionError(PORT_IS_TAKEN), THE_SCENE, "problems"),
     ],
 )
 def test_an_error_is_of_the_machine_or_of_the_service(error, doing, word):

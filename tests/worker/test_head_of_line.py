@@ -1,5 +1,6 @@
 """Messages of one number, or with a sender each, leave the pace to the others of their app."""
 
+import asyncio
 from time import monotonic
 
 import pytest
@@ -66,4 +67,6 @@ async def test_a_storm_alone_has_all_slots(db, workers, provide):
     def open_requests() -> int:
         return sum(visit.seconds is None for visit in sim.journal)
 
-    await until(lambda: open_requests() == 7, what="seven of eight slots are taken")
+    await until(lambda: open_requests() >= 7, what="seven of eight slots are taken")
+    await asyncio.sleep(0.5)
+    assert open_requests() == 7
