@@ -666,11 +666,15 @@ CREATE TABLE dispatcher.unreadable_push (
     content_type text NOT NULL,
     body bytea NOT NULL,
     read_at timestamptz,
-    path text NOT NULL DEFAULT 'reports'
+    path text NOT NULL DEFAULT 'reports',
+    tokens text[] NOT NULL DEFAULT '{}'
 );
 
 CREATE INDEX unreadable_push_received_at ON dispatcher.unreadable_push (received_at, digest)
     WHERE read_at IS NULL;
+-- Without a list of pending entries, which each search would read to its end.
+CREATE INDEX unreadable_push_tokens ON dispatcher.unreadable_push USING gin (tokens)
+    WITH (fastupdate = off);
 
 COMMENT ON TABLE dispatcher.unreadable_push IS
     'Pushes to the secret address that are no reports, or not only: stored as they came, for people'
@@ -685,6 +689,8 @@ COMMENT ON COLUMN dispatcher.unreadable_push.body IS 'Its body.';
 COMMENT ON COLUMN dispatcher.unreadable_push.read_at IS 'When a later release read it; null: not yet.';
 COMMENT ON COLUMN dispatcher.unreadable_push.path IS
     'Where it came, without the token: reports, replies, or replies/ and an app.';
+COMMENT ON COLUMN dispatcher.unreadable_push.tokens IS
+    'What in it may be the token of a batch: the policy resend leaves that batch alone.';
 
 COMMENT ON TABLE dispatcher.unmatched_report IS 'Reports that belong to no message, yet or ever.';
 COMMENT ON COLUMN dispatcher.unmatched_report.provider_id IS 'As in report.';

@@ -1577,6 +1577,16 @@ RETURN probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + CASE
     WHEN pause_code IN ('E000623', 'daily-limit') THEN interval '25 hours'
     ELSE interval '5 minutes' + greatest(probe_wait, probe_max, interval '0') END;
 
+-- Return whether the load of a list waits for a worker, because it was not asked for just now and no worker
+-- that lives has been here since, or since it went on. In a restored database it may have been loaded after
+-- the backup; a worker that sees the restore ends it before its first heartbeat there.
+CREATE FUNCTION dispatcher.is_load_held(asked_at timestamptz, worked_at timestamptz) RETURNS boolean
+LANGUAGE sql VOLATILE
+RETURN asked_at < clock_timestamp() - interval '10 seconds' AND NOT EXISTS (
+    SELECT FROM dispatcher.worker w
+    WHERE w.heartbeat_at BETWEEN greatest(worked_at, asked_at, clock_timestamp() - w.lease)
+        AND clock_timestamp());
+
 -- Rules ---------------------------------------------------------------------------------------------
 
 -- Return what a suppression stops, in words: the empty text if it stops everything. In the words of
@@ -1755,7 +1765,7 @@ DROP FUNCTION dispatcher.placed_messages, dispatcher.revoke_console_token, dispa
     dispatcher.cancel_campaign_step,
     dispatcher.cancel_campaign, dispatcher.resume_campaign, dispatcher.pause_campaign,
     dispatcher.set_campaign_state,
-    dispatcher.is_probe_due, dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits,
+    dispatcher.is_load_held, dispatcher.is_probe_due, dispatcher.next_grant_at, dispatcher.set_price, dispatcher.set_limits,
     dispatcher.drop_template,
     dispatcher.define_template, dispatcher.unsuppress, dispatcher.suppress,
     dispatcher.suppression_scope, dispatcher.resume, dispatcher.end_clock_waits,

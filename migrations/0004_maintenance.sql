@@ -483,8 +483,12 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
+    -- One that may be of an unsure request stays: the policy resend must not send that again.
     DELETE FROM dispatcher.unreadable_push WHERE digest = ANY (ARRAY(
-        SELECT digest FROM dispatcher.unreadable_push WHERE last_at < before LIMIT most));
+        SELECT p.digest FROM dispatcher.unreadable_push p
+        WHERE p.last_at < before AND NOT EXISTS (
+            SELECT FROM dispatcher.batch b WHERE b.token = ANY (p.tokens) AND b.state <> 'closed')
+        LIMIT most));
     GET DIAGNOSTICS gone = ROW_COUNT;
     pruned := pruned + gone;
 
@@ -729,6 +733,7 @@ DECLARE
     wide_digits text := U&'\FF10\FF11\FF12\FF13\FF14\FF15\FF16\FF17\FF18\FF19';
     found_ids bigint[];
     written text[];
+    named text;
 BEGIN
     numbers := ARRAY(
         SELECT DISTINCT unnest(
@@ -771,12 +776,15 @@ BEGIN
             SELECT o.provider_id FROM dispatcher.outcome o
             WHERE o.message_id = ANY (erased) AND o.provider_id IS NOT NULL);
     -- An unreadable push may name the person anywhere; the shortest spelling is part of each, perhaps with
-    -- blanks and marks in it, in any encoding.
-    DELETE FROM dispatcher.unreadable_push
-    WHERE encode(body, 'escape') ~ (
-        SELECT array_to_string(string_to_array(ltrim(n, '+'), NULL),
-            '(?:[-+ ().]|%[0-9A-Fa-f]{2}|\\[0-7]{3}){0,3}')
-        FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1);
+    -- blanks and marks in it, in any encoding. One that may be of an unsure request leaves its tokens: the
+    -- policy resend must not send that again.
+    SELECT array_to_string(string_to_array(ltrim(n, '+'), NULL),
+        '(?:[-+ ().]|%[0-9A-Fa-f]{2}|\\[0-7]{3}){0,3}')
+    INTO named FROM unnest(numbers) AS n ORDER BY length(ltrim(n, '+')) LIMIT 1;
+    UPDATE dispatcher.unreadable_push p SET body = '', read_at = clock_timestamp()
+    WHERE encode(p.body, 'escape') ~ named AND EXISTS (
+        SELECT FROM dispatcher.batch b WHERE b.token = ANY (p.tokens) AND b.state <> 'closed');
+    DELETE FROM dispatcher.unreadable_push WHERE encode(body, 'escape') ~ named;
     DELETE FROM dispatcher.recipient_usage u
     WHERE u.recipient = ANY (ARRAY(SELECT dispatcher.e164(n) FROM unnest(numbers) AS n));
     DELETE FROM dispatcher.reply r

@@ -56,7 +56,7 @@ FROM (VALUES
         'bulk_rows_with', 'take_from_bulk',
         'requeue', 'take_back', 'is_refused_by_platform', 'settle', 'settle_lost', 'settle_batches', 'count_unsure',
         'expire', 'next_grant_at', 'pause', 'resume', 'end_country_waits',
-        'end_refusal_waits', 'is_probe_due', 'end_clock_waits',
+        'end_refusal_waits', 'is_probe_due', 'is_load_held', 'end_clock_waits',
         'suppress', 'unsuppress', 'define_template',
         'drop_template', 'set_limits', 'set_price', 'add_console_token', 'revoke_console_token',
         'start_message_action', 'message_action_step',

@@ -248,7 +248,7 @@ class ListPages:
             return self._auth.page("missing.html", values, status=404)
         if request.method == hdrs.METH_POST:
             return await self._act(request, session, upload)
-        if upload.silent:
+        if upload.silent and not upload.held:
             self._work(upload.id)  # the process that did it is dead
         result = msgspec.json.decode(upload.result, type=UploadResult) if upload.result else None
         known = {app.name for app in (await self._backend.snapshot()).apps if app.known}

@@ -94,12 +94,15 @@ def check_app(app: AppState, now: StatusSnapshot) -> Iterator[Finding]:
                 name=app.name, requests=plural(app.unsure_batches, "unsure request")
             ),
             (
-                _("They may have been sent: the answer was lost, and no report has come yet.")
+                _(
+                    "They may have been sent: the answer was lost, and no report that can be read"
+                    " has come."
+                )
                 if not app.held_batches
                 else _(
-                    "They may have been sent: the answer was lost, and no report has come yet."
-                    " {count} of them are from before a restore, or before a time without workers"
-                    " that looks like one. `on_unsure = resend` does not send those again."
+                    "They may have been sent: the answer was lost, and no report that can be read"
+                    " has come. {count} of them are from before a restore, or before a time without"
+                    " workers that looks like one. `on_unsure = resend` does not send those again."
                 ).format(count=app.held_batches)
             ),
             _(

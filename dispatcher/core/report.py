@@ -20,8 +20,8 @@ from msgspec import DecodeError, Struct, json
 from dispatcher.core.format import mask_if_number
 from dispatcher.core.number import without_numbers
 from dispatcher.core.report_status import STATUSES, State, report_status
-from dispatcher.core.report_time import utc_time
-from dispatcher.core.wire import decode_text
+from dispatcher.core.report_time import AROUND_VALUE, utc_time
+from dispatcher.core.wire import TOKEN_BYTES, decode_text
 
 MAX_BYTES = 262_144  # of a push: fifty reports, and five times that for unknown fields
 MAX_FIELDS = 40  # of one report that are kept; ten are known (provider.md, Status reports)
@@ -38,7 +38,8 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _UNMARKED_UTF_16 = ((slice(1, 4, 2), "utf-16-le"), (slice(0, 3, 2), "utf-16-be"))
 _BOM = b"\xef\xbb\xbf"
 _AROUND = b"\0 \t\r\n"
-_AROUND_VALUE = " \t\r\n\"'"
+_HEX_RUN = re.compile(rb"(?<![0-9a-f])[0-9a-f]{%d,%d}(?![0-9a-f])" % (2 * TOKEN_BYTES, 64))
+_MAX_TOKENS = 5000  # of one push, and some more
 _MAX_ODD_CHARACTERS = 256  # of a value that is made plain: NFKC of 16,000 marks takes seconds
 
 
@@ -85,6 +86,18 @@ def read_push(body: bytes) -> Push:
         return Push([], fields)
     report = _report(fields)
     return Push([], report) if isinstance(report, Unreadable) else Push([report])
+
+
+def possible_tokens(body: bytes) -> list[str]:
+    """Return what in *body* may be a token of a request, where it cannot be read as reports."""
+    digits = 2 * TOKEN_BYTES
+    found: set[str] = set()
+    for run in _HEX_RUN.findall(unquote_to_bytes(trimmed(body)).lower()):
+        # What stands before or behind it may look like a part of it.
+        found.update(run[at : at + digits].decode() for at in range(len(run) - digits + 1))
+        if len(found) >= _MAX_TOKENS:
+            break
+    return sorted(found)
 
 
 def trimmed(body: bytes) -> bytes:
@@ -163,10 +176,9 @@ def _read_json(body: bytes) -> Push:
     documented = _read_documented(body)
     if documented:  # nearly always
         return Push(documented)
-    listed, whole = _read_leniently(body)
+    listed, left_out = _read_leniently(body)
     if not listed:
-        why = "The push has no statusReportList." if whole else "The push is damaged JSON."
-        return Push([], Unreadable(why, "json"))
+        return Push([], left_out or Unreadable("The push has no statusReportList.", "json"))
     reports: list[Report] = []
     bad: list[Unreadable] = []
     for one in listed:
@@ -175,14 +187,12 @@ def _read_json(body: bytes) -> Push:
                 bad.append(read)
             else:
                 reports.append(read)
-    if not bad and whole:
-        return Push(reports)
-    if bad:
-        if not reports and len(bad) == 1:
-            return Push([], bad[0])
-        told = f"{len(bad)} of {len(listed)} reports cannot be read. {bad[0].reason}"
-        return Push(reports, Unreadable(told, "part"))
-    return Push(reports, Unreadable("The push is damaged JSON; some reports were read.", "json"))
+    if not bad:
+        return Push(reports, left_out)
+    if not reports and len(bad) == 1:
+        return Push([], bad[0])
+    told = f"{len(bad)} of {len(listed)} reports cannot be read. {bad[0].reason}"
+    return Push(reports, Unreadable(told, "part"))
 
 
 def _read_documented(body: bytes) -> list[Report] | None:
@@ -231,20 +241,40 @@ _lenient = lenient_json.JSONDecoder(strict=False)
 _with_twins = lenient_json.JSONDecoder(strict=False, object_pairs_hook=_fields)  # takes longer
 
 
-def _read_leniently(body: bytes) -> tuple[list[Any], bool]:
-    """Return the reports that *body* lists, and whether it is whole JSON."""
+_OUTSIDE = Unreadable("Reports stand outside of the list of the push.", "part")
+
+
+def _read_leniently(body: bytes) -> tuple[list[Any], Unreadable | None]:
+    """Return the reports that *body* lists, and why it may hold others; None if it does not."""
     try:
         listed = _listed(_decode(body))
     except (DecodeError, UnicodeDecodeError, RecursionError):
         pass
     else:
         if not _may_hold_twins(body, len(listed)):
-            return listed, True
+            return listed, None
     text = decode_text(body)
     try:
-        return _listed(_with_twins.decode(text)), True
+        read = _with_twins.decode(text)
+        listed = _listed(read)
     except (ValueError, RecursionError):
-        return list(_salvaged(text)), False
+        listed = list(_salvaged(text))
+        reason = "The push is damaged JSON; some reports were read."
+        return listed, Unreadable(reason if listed else "The push is damaged JSON.", "json")
+    return listed, _OUTSIDE if 0 < len(listed) < _reports_in(read) else None
+
+
+def _reports_in(read: object) -> int:
+    """Return how many objects of a JSON value have an id and a status, wherever they stand."""
+    found, left = 0, [read]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            found += {name.lower() for name in one} >= _REQUIRED_NAMES
+            left += one.values()
+        elif isinstance(one, list) and not isinstance(one, _Twins):
+            left += one
+    return found
 
 
 _NO_OBJECT = Unreadable("A report of the batch is no object.", "field")
@@ -344,8 +374,8 @@ def _report(fields: dict[str, str], raw: dict[str, str] | None = None) -> Report
     stored = _stored(fields)
     if stored is not fields:  # perhaps for odd characters
         raw, fields = raw or stored, _in_plain_characters(stored)
-    provider_id = fields.get("smsMsgId", "").strip(_AROUND_VALUE)
-    status = fields.get("status", "").strip(_AROUND_VALUE)
+    provider_id = fields.get("smsMsgId", "").strip(AROUND_VALUE)
+    status = fields.get("status", "").strip(AROUND_VALUE)
     if not provider_id or not status:
         named = _documented_names(fields)
         if len(named) > len(fields):
@@ -367,7 +397,7 @@ def _report(fields: dict[str, str], raw: dict[str, str] | None = None) -> Report
         total=total,
         status=status,
         state=known.state,
-        token=(token.strip(_AROUND_VALUE) or None) if token else None,
+        token=(token.strip(AROUND_VALUE) or None) if token else None,
         recipient=_short(fields, "to"),
         updated_at=utc_time(fields.get("updateTime", "")),
         source=_SOURCES.get(fields.get("source", "").strip()),
@@ -471,7 +501,7 @@ def _segment(fields: Mapping[str, str]) -> tuple[int, int]:
 
 def _count(text: str) -> int:
     """Return a number from 1 to `MAX_SEGMENTS`, and 0 for anything else."""
-    text, point, fraction = text.strip(_AROUND_VALUE).partition(".")
+    text, point, fraction = text.strip(AROUND_VALUE).partition(".")
     if point and fraction.strip("0"):  # 2.0 is a 2 that a program has taken for a decimal
         return 0
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_SEGMENTS))):

@@ -106,6 +106,12 @@ class MessageLookup(Struct, frozen=True, gc=False):
         return self.was_given_up
 
     @property
+    def may_be_meant(self) -> bool:
+        """Whether a report without a number may be about it, though another request sent it."""
+        resent = self.was_given_up and self.outcome_batch != self.batch_id
+        return self.is_open or resent
+
+    @property
     def was_given_up(self) -> bool:
         """Whether its request was taken for lost, and the message returned to the queue."""
         return self.settled_by in RESENT_BY and self.in_question
@@ -185,7 +191,7 @@ def find_member(report: PendingReport, members: Sequence[MessageLookup]) -> Mess
 
     By its provider id first: that is the provider's own, and unique. Then by its number, in any
     spelling, also a masked one that fits one member alone. A report without a number is about the
-    only member of which it may tell something new.
+    only member that may be meant.
     """
     for member in members:
         if member.provider_id == report.provider_id:
@@ -194,12 +200,12 @@ def find_member(report: PendingReport, members: Sequence[MessageLookup]) -> Mess
     for form in forms:
         named = [member for member in members if member.number and _fits(member.number, form)]
         if len(named) > 1:
-            named = [member for member in named if member.is_open]
+            named = [member for member in named if member.may_be_meant]
         if len(named) == 1:
             return named[0]
     if forms and not any(map(is_masked, forms)):
         return None
-    candidates = members if len(members) == 1 else [one for one in members if one.is_open]
+    candidates = members if len(members) == 1 else [one for one in members if one.may_be_meant]
     return candidates[0] if len(candidates) == 1 else None
 
 

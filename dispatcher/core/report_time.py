@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
+AROUND_VALUE = " \t\r\n\"'"  # characters around a value of a report that do not belong to it
 _LOST_PLUS = re.compile("(?<=:[0-9]{2}) (?=[0-9]{2}:?[0-9]{2}$)")  # of a zone, as a form decodes it
 _KNOWN_TIMES = 1000  # texts of times that are remembered: those of one moment are few
 _TIMES = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))  # others are none
@@ -12,7 +13,7 @@ _TIMES = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))  #
 @lru_cache(_KNOWN_TIMES)
 def utc_time(text: str) -> datetime | None:
     """Return updateTime in UTC; None if it is left out or no time, for the raw copy has it."""
-    text = text.strip(" \t\r\n\"'")
+    text = text.strip(AROUND_VALUE)
     try:
         time = _time_of_digits(text) if text.isdecimal() else datetime.fromisoformat(_iso(text))
         time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)

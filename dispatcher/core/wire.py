@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json
+from msgspec.structs import replace
 
 from dispatcher.core.message import (
     Answer,
@@ -20,10 +21,12 @@ from dispatcher.core.message import (
     NumberResult,
     Reply,
     RequestDraft,
+    to_e164,
 )
 from dispatcher.core.number import without_numbers
 
 PATH = "/sms/batchSendDiffSms/v1"
+TOKEN_BYTES = 16  # 128 bits, sent as 32 hexadecimal digits: the token of a batch cannot be guessed
 MAX_NUMBERS = 500  # one more and the provider sends to none of them (provider.md, The request)
 MAX_BODY_BYTES = 65_536  # 64 KB are for smsContent; the whole body is held under it
 
@@ -119,7 +122,7 @@ class _Number(
     """A `NumberResult` with the provider's names: decoding into it directly saves 0.15 µs."""
 
     recipient: _Text
-    code: _Text
+    code: Annotated[str, Meta(min_length=1, max_length=_MAX_TEXT_LENGTH)]
     provider_id: Annotated[str, Meta(min_length=1, max_length=_MAX_TEXT_LENGTH)] | None = None
     segments: Annotated[int, Meta(ge=1, le=_MAX_SEGMENTS)] | None = None
     country: _Text | None = None
@@ -178,6 +181,9 @@ def read_answer(
     names_results = _NAMES_RESULTS.search(body.replace(b"\0", b"")) is not None  # UTF-16 has NULs
     # After a success, what follows may be the answer, and what stands before it another one.
     in_doubt = names_results or (rest and http_status < _FIRST_ERROR_STATUS)
+    if reply is not None and reply.results and _names_others(body, read_json, rest):
+        accepted = [one for one in reply.results if one.code == ACCEPTED_CODE]
+        reply = replace(reply, results=accepted)
     if reply is not None and (reply.results or not in_doubt):
         return reply
     code, words = _gateway_words(http_status, read_json, text)
@@ -186,6 +192,16 @@ def read_answer(
     said = f": {words}" if words else "."
     reason = f"The answer, HTTP {http_status}, cannot be read{said}"
     return NoReply(reason, sent=True, code="unreadable")
+
+
+def _names_others(body: bytes, read: object, rest: str) -> bool:
+    """Tell whether *body* names results besides those of the list that was read, *rest* behind it.
+
+    They may say that a number was accepted which that list refuses.
+    """
+    listed = len(read["result"]) if isinstance(read, dict) else 0
+    named = max(map(body.count, (b'"originTo"', b'"smsMsgId"')))
+    return named > listed or _NAMES_RESULTS.search(rest.encode(errors="replace")) is not None
 
 
 def _is_plain(results: list[_Number] | None, body: bytes) -> bool:
@@ -297,8 +313,12 @@ def _gateway_words(http_status: int, read: object, text: str) -> tuple[str, str]
 
 
 def _results(listed: list[Any]) -> list[NumberResult]:
-    """Return the results with a status, and a number or an id; others are useless."""
+    """Return the results with a status, and a number or an id; others are useless.
+
+    One without a status leaves the number in doubt: another that refuses it does not count.
+    """
     results = []
+    in_doubt = set()
     for one in listed:
         if not isinstance(one, dict):
             continue
@@ -307,7 +327,13 @@ def _results(listed: list[Any]) -> list[NumberResult]:
         if code and (recipient or provider_id):
             segments = _segments(one.get("total"))
             results.append(NumberResult(recipient, code, provider_id, segments, country))
-    return results
+        elif recipient:
+            in_doubt.add(to_e164(recipient))
+    return [
+        one
+        for one in results
+        if one.code == ACCEPTED_CODE or to_e164(one.recipient) not in in_doubt
+    ]
 
 
 def _text(value: object) -> str | None:

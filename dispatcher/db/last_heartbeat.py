@@ -85,7 +85,8 @@ class HeartbeatFile:
 
 def _write(folder: Path, last: LastHeartbeat) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{FILE_NAME}.{os.getpid()}"
+    # In containers that share the folder two processes may have one id.
+    path = folder / f"{FILE_NAME}.{os.getpid()}-{last.worker}"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor

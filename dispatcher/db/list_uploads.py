@@ -34,6 +34,7 @@ class ListUpload(Struct, frozen=True):
     has_rejects: bool
     silent: bool  # it is to be worked on, and no process does
     tries: int  # processes that have begun to check or load it
+    held: bool = False  # no worker has been here since its load was asked for, or went on
 
 
 async def add(connection: Connection, actor: str, name: str, options: str) -> int:

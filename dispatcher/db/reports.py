@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.core.reply import Posted, read_posted
-from dispatcher.core.report import Report
+from dispatcher.core.report import Report, possible_tokens
 from dispatcher.core.report_matching import Backlog
 from dispatcher.core.report_status import (
     MADE_UP_STATUSES,
@@ -173,7 +173,14 @@ async def keep_unreadable(
     digest = hashlib.sha256(named + body).digest()
     async with database.acquire(seconds=TRANSACTION_TIMEOUT_SECONDS) as connection:
         await connection.execute(
-            sql("keep_unreadable"), digest, reason, content_type, body, age, path
+            sql("keep_unreadable"),
+            digest,
+            reason,
+            content_type,
+            body,
+            age,
+            path,
+            possible_tokens(body),
         )
 
 

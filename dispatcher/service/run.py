@@ -76,6 +76,8 @@ async def run(
 ) -> None:
     """Migrate, then work until SIGTERM or SIGINT; return when everything is written.
 
+    What only receives does not wait for the migration: it listens at once.
+
     *only* leaves out the other parts: `reports` receives status reports and sends nothing,
     `worker` sends, and has the console: it takes no reports. With *shared_port* other processes
     listen on the same port (see `service.receivers`).

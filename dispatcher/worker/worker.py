@@ -13,6 +13,7 @@ from dispatcher.core.allowed import AllowedNumbers
 from dispatcher.core.circuit import CircuitLimits
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.signing import AppKey
+from dispatcher.core.wire import TOKEN_BYTES
 from dispatcher.db import workers
 from dispatcher.db.database import Database, OwnConnection, connect
 from dispatcher.db.dsn import direct_address
@@ -35,7 +36,6 @@ from dispatcher.worker.sender import Sender
 
 log = structlog.get_logger(__name__)
 
-TOKEN_BYTES = 16  # 128 bits: the token of a batch cannot be guessed
 HEARTBEATS_PER_LEASE = 6
 HEARTBEAT_RETRY_SECONDS = 1.0  # after one that failed: nothing is claimed when the lease has ended
 SPOOL = "spool"  # folder in the data directory

@@ -27,7 +27,7 @@ from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.operator import resume
 
 CLAIM_SIZE = 500  # rows of one timed claim
-TIMED_CLAIMS = 100
+TIMED_CLAIMS = 1000  # the first of a session takes ten times as long: it is planned
 VARIANT = Variant(2)
 # Sent before each run, if it has as many: the first scan of a worker covers everything that was
 # ever claimed.
@@ -54,7 +54,7 @@ def scenarios(million: int, snapshot_seconds: float) -> tuple[Scenario, ...]:
         Scenario("1 million finished", finished=million),
         Scenario("10 million finished", finished=10 * million),
         Scenario("1 million for tomorrow", scheduled=million),
-        Scenario("1 million due", due=million),
+        Scenario("3 million due", due=3 * million),
         Scenario("a snapshot held", snapshot_seconds=snapshot_seconds),
     )
 

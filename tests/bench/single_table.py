@@ -18,6 +18,7 @@ from dispatcher.core.outcome import Accepted, Rejected, Resolved
 from dispatcher.core.packing import pack
 from dispatcher.core.result import BatchResult
 from dispatcher.core.signing import AppKey
+from dispatcher.core.wire import TOKEN_BYTES
 from dispatcher.db.claim import Claimed
 from dispatcher.db.database import Database, OwnConnection, Pool, create_pool
 from dispatcher.db.due_messages import ClaimRequest
@@ -29,7 +30,6 @@ from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.in_flight import InFlight, Lease
 from dispatcher.worker.result_queue import ResultQueue
 from dispatcher.worker.sender import Sender
-from dispatcher.worker.worker import TOKEN_BYTES
 
 APP = "default"
 CONCURRENCY = 8

@@ -254,7 +254,18 @@ async def test_a_load_whose_process_died_is_taken_up(operator, db):
     assert await list_uploads.ask_to_load(db, upload_id, "Ana", options, "all lines")
     assert await list_uploads.begin_work(db, upload_id)  # by a process that dies now
     assert not await list_uploads.begin_work(db, upload_id)
-    await db.execute("UPDATE dispatcher.list_upload SET worked_at = now() - interval '1 minute'")
+    await db.execute(
+        "UPDATE dispatcher.list_upload"
+        " SET worked_at = now() - interval '1 minute', asked_at = now() - interval '2 minutes'"
+    )
+    # A worker that sees a restored database ends it; one of the backup is not here any more.
+    await db.execute(
+        "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
+        " VALUES ('here', 1, '0', '{}', '10 s', now() - interval '20 s')"
+    )
+    assert "It waits for the next heartbeat" in (await operator.get(path)).text
+    assert not await list_uploads.begin_work(db, upload_id)
+    await db.execute("UPDATE dispatcher.worker SET heartbeat_at = now()")
     assert "3 messages enqueued." in await shown(operator, path, "loaded")
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3
 

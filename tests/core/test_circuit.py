@@ -61,6 +61,17 @@ def test_refused_messages_of_one_text_are_told_apart_where_the_code_is_unknown(p
     assert len(digests) == (1 if pause is None else 2)
 
 
+def test_a_message_is_the_same_one_when_its_answer_is_read_from_disk():
+    """That answer lacks the content; a second one, of the request sent again, has it."""
+    digests = set()
+    for entry in (b'],"templateId":"t","templateParas":[]}', b""):
+        packed = RequestDraft(None, [Entry(entry, [Message(7, "+8613100000001", "t", [])])], 100)
+        batch = Batch(1, "token", "default", packed, 0.0)
+        verdict = Resolved([], refused=True, pause=BAN)
+        digests.add(signal(BatchResult(batch, verdict, 418, "HTTP 418", "", 1, 0.1)).digest)
+    assert len(digests) == 1
+
+
 def test_unknown_results_in_a_row_open_the_circuit():
     assert played(LOST, LOST).pause is None
     pause = played(LOST, LOST, LOST).pause

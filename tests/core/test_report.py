@@ -16,6 +16,7 @@ from dispatcher.core.report import (
     Report,
     form_pairs,
     json_fields,
+    possible_tokens,
     read_push,
 )
 from dispatcher.core.report_status import (
@@ -230,6 +231,8 @@ LENIENT = {
     + b"]}",
     "a batch in a list": b'[{"statusReportList":[' + ONE + b"]}]",
     "the same status twice": ONE.replace(b'"extend"', b'"status":"DELIVRD","extend"'),
+    "the same id twice": ONE.replace(b'"extend"', b'"smsMsgId":"id_1","extend"'),
+    "an id in a field": ONE.replace(b'"extend"', b'"more":{"smsMsgId":"x"},"extend"'),
     "another field twice": ONE.replace(b'"extend"', b'"source":1,"source":"2","extend"'),
     "UTF-16 with BOM": REQUIRED.decode().encode("utf-16"),
     "UTF-16 without BOM": REQUIRED.decode().encode("utf-16-le"),
@@ -395,6 +398,49 @@ def test_a_report_with_two_statuses_proves_what_one_proves(behind):
         assert [report.status for report in read.reports] == statuses
         assert {report.token for report in read.reports} == {"t"}
         assert "1 of 2 reports cannot be read. status stands twice" in read.unreadable.reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"statusReportList":[A],"StatusReportList":[B]}',
+        b'{"StatusReportList":[A],"statusreportlist":[B]}',
+        b'{"smsMsgId":"id_2","status":"DELIVRD","statusReportList":[A]}',
+        b'{"statusReportList":[A],"more":[B]}',
+        b'{"statusReportList":[A],"StatusReportList":[b]}',
+    ],
+)
+def test_reports_outside_of_the_list_are_kept(body):
+    other = ONE.replace(b"id_1", b"id_2").replace(b'"smsMsgId"', b'"SmsMsgId"')
+    body = body.replace(b"A", ONE).replace(b"B", ONE.replace(b"id_1", b"id_2"))
+    read = read_push(body.replace(b"[b]", b"[" + other + b"]"))
+    assert [report.status for report in read.reports] == ["DELIVRD"]
+    assert read.unreadable.reason == "Reports stand outside of the list of the push."
+
+
+TOKEN = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"list":[{{"id":1,"extend":"{TOKEN}"}}]}}'.encode(),
+        f"id=1&extend={TOKEN}&to=1".encode(),
+        f"id=1&extend=%22{TOKEN}%22".encode(),
+        f"<extend>{TOKEN.upper()}</extend>".encode(),
+        f"id={TOKEN}9".encode(),
+        f"extend={TOKEN}".encode("utf-16"),
+    ],
+)
+def test_what_may_be_a_token_is_found_in_what_cannot_be_read(body):
+    assert TOKEN in possible_tokens(body)
+
+
+def test_many_possible_tokens_are_limited():
+    assert possible_tokens(TOKEN[1:].encode()) == []
+    many = b",".join(b"%032x" % number for number in range(8000))
+    assert len(possible_tokens(many)) == 5000
+    assert possible_tokens(b"0" * 100_000 + b" " + TOKEN.encode()) == [TOKEN]
 
 
 def test_json_that_cannot_be_decoded_again_is_kept():

@@ -355,6 +355,34 @@ def test_a_refusal_in_front_of_another_answer_proves_nothing():
 
 
 @pytest.mark.parametrize("http_status", [200, 400])
+def test_a_second_answer_that_names_results_leaves_a_refusal_in_doubt(http_status):
+    """It may be the one that counts: sent again, its number would get the message twice."""
+    later = {"code": "E000510", "description": "", "result": [{**TAKEN, "status": "E200015"}]}
+    refusal, success = json.dumps(later).encode(), json.dumps(REFUSAL).encode()
+    other_list = refusal[:-1] + b',"Result":' + json.dumps([TAKEN]).encode() + b"}"
+    for body in (refusal + success, refusal + b"\n" + success, other_list):
+        answer = read_answer(http_status, body)
+        assert isinstance(answer, NoReply), body
+        assert answer.sent
+    taken = [("+8613112345678", "000000", "x_1", None, None)]
+    assert said(read_answer(http_status, success + refusal)) == taken
+    both = json.dumps({**later, "result": [*later["result"], OTHER]}).encode()
+    assert [one[2] for one in said(read_answer(http_status, both + both))] == ["x_2"]
+
+
+@pytest.mark.parametrize("http_status", [200, 400])
+@pytest.mark.parametrize("status", [None, {"code": "000000"}, ""])
+def test_a_result_that_cannot_be_read_leaves_its_number_in_doubt(http_status, status):
+    later = {"originTo": OTHER["originTo"], "status": "E200015"}
+    odd = {**TAKEN, "originTo": "13112345678", "status": status}
+    for results in ([{**TAKEN, "status": "E200015"}, odd, later],
+                    [odd, {**TAKEN, "status": "E200015"}, later]):  # fmt: skip
+        body = json.dumps({"code": "E000510", "description": "", "result": results})
+        read_codes = [(one[0], one[1]) for one in said(read_answer(http_status, body.encode()))]
+        assert read_codes == [(OTHER["originTo"], "E200015")]
+
+
+@pytest.mark.parametrize("http_status", [200, 400])
 def test_fields_that_stand_twice_lose_no_accepted_number(http_status):
     taken, other = json.dumps(TAKEN), json.dumps(OTHER)
 

@@ -324,6 +324,31 @@ async def test_a_report_of_an_unsure_request_stays(db, database, rows, requeued)
         assert await count(db, table) == 0, table
 
 
+async def test_an_unreadable_push_of_an_unsure_request_stays(db, database, rows):
+    """It alone keeps the policy `resend` from sending the message again; `forget` empties it."""
+    await register_app(
+        database, "default", numbers_per_second=None, on_unsure="resend", resend_after=0.0
+    )
+    await db.execute("SELECT setval('dispatcher.message_id', 100000000)")
+    await rows.batch(await rows.messages(1), state="unsure", token="unsure")
+    await db.execute(
+        "INSERT INTO dispatcher.unreadable_push"
+        " (digest, body, content_type, reason, tokens, last_at)"
+        " SELECT d, 'to=13112345678', '', '', ARRAY[t], now() - interval '40 days'"
+        " FROM (VALUES ('a'::bytea, 'unsure'), ('b', 'other')) AS v (d, t)"
+    )
+    await prune_all(database)
+    assert await db.fetchval("SELECT array_agg(digest) FROM dispatcher.unreadable_push") == [b"a"]
+    await operator.forget(db, "me", "+8613112345678")
+    kept = await db.fetch("SELECT body, tokens FROM dispatcher.unreadable_push")
+    assert [tuple(row) for row in kept] == [(b"", ["unsure"])]
+    await db.execute("UPDATE dispatcher.batch SET unsure_at = now() - interval '1 day'")
+    assert await resend_unsure(database, 1) == (0, 0)
+    await db.execute("SELECT dispatcher.settle('unsure', 'sent')")
+    await prune_all(database)
+    assert await count(db, "unreadable_push") == 0
+
+
 async def old_rest(db, rows, count: int) -> list[int]:
     """Write rejected messages that lie in no partition and are over since 40 days."""
     await db.execute("SELECT setval('dispatcher.message_id', 100000000)")

@@ -74,7 +74,12 @@ async def test_it_scrapes_a_worker_and_watches_by_all_rules(prometheus, workers,
             return [target["health"] for target in targets] == ["up"]
 
         await until(scraped, deadline=30, what="the worker is scraped")
-        (found,) = (await asked("query?query=dispatcher_build_info"))["result"]
+
+        async def stored() -> list[dict]:
+            # A target is up before the samples of its scrape can be read.
+            return (await asked("query?query=dispatcher_build_info"))["result"]
+
+        (found,) = await until(stored, deadline=30, what="the sample is stored")
         assert found["metric"]["job"] == "dispatcher"
 
         async def watched() -> list[dict]:

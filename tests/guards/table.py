@@ -212,6 +212,62 @@ GUARDS = (
     ),
     Guard(
         2,
+        "a report that cannot be read ends the policy resend",
+        tuple(
+            Edit(
+                f"{SQL}/batch.sql#{name}",
+                "AND NOT EXISTS (SELECT FROM dispatcher.unreadable_push p"
+                " WHERE p.tokens @> ARRAY[b.token])",
+                "",
+            )
+            for name in ("lock_silent", "resend_unsure")
+        ),
+        (
+            (
+                "tests/receiver/test_matching.py::test_a_push_that_cannot_be_read_stops_the_policy_resend_for_its_batch"
+            ),
+        ),
+    ),
+    Guard(
+        2,
+        "what was sent again may be meant by a late report without a number",
+        (
+            Edit(
+                "dispatcher/core/report_matching.py",
+                "return self.is_open or resent",
+                "return self.is_open",
+            ),
+        ),
+        (
+            "tests/receiver/test_matching.py::test_a_late_report_without_a_number_may_be_of_what_was_sent_again",
+        ),
+    ),
+    Guard(
+        2,
+        "a load that a dead process left waits for a worker",
+        (
+            Edit(
+                FUNCTIONS,
+                "RETURN asked_at < clock_timestamp() - interval '10 seconds' AND NOT EXISTS (",
+                "RETURN false AND NOT EXISTS (",
+            ),
+        ),
+        ("tests/console/test_list_pages.py::test_a_load_whose_process_died_is_taken_up",),
+    ),
+    Guard(
+        2,
+        "a worker that came after a restore does not hide it",
+        (
+            Edit(
+                f"{SQL}/workers.sql#newest_heartbeat",
+                " FILTER (WHERE w.started_at <= to_timestamp($3))",
+                "",
+            ),
+        ),
+        (f"{RESTORED}::test_a_worker_that_came_after_a_restore_does_not_hide_it",),
+    ),
+    Guard(
+        2,
         "the policy resend leaves requests of before a restore alone",
         tuple(
             Edit(f"{SQL}/batch.sql#{name}", f"AND b.opened_at > coalesce({at}, '-infinity')", "")
@@ -486,6 +542,30 @@ GUARDS = (
             ),
         ),
         (f"{RETENTION}::test_a_report_of_an_unsure_request_stays",),
+    ),
+    Guard(
+        2,
+        "what cannot be read and keeps a request from the policy stays",
+        (
+            Edit(
+                MAINTENANCE,
+                "p.last_at < before AND NOT EXISTS (",
+                "p.last_at < before OR EXISTS (",
+            ),
+        ),
+        (f"{RETENTION}::test_an_unreadable_push_of_an_unsure_request_stays",),
+    ),
+    Guard(
+        2,
+        "an erased push keeps its request from the policy",
+        (
+            Edit(
+                MAINTENANCE,
+                "WHERE encode(p.body, 'escape') ~ named AND EXISTS (",
+                "WHERE false AND EXISTS (",
+            ),
+        ),
+        (f"{RETENTION}::test_an_unreadable_push_of_an_unsure_request_stays",),
     ),
     Guard(
         2,

@@ -41,6 +41,14 @@ GUARDS = (
     Guard("only the policy resend sends again", ONE),
     Guard("a report ends the policy resend", ONE._replace(policy="resend")),
     Guard(
+        "a report that cannot be read ends the policy resend",
+        reason="the model's reports can be read",
+    ),
+    Guard(
+        "what was sent again may be meant by a late report without a number",
+        reason="the model's reports name their number",
+    ),
+    Guard(
         "the policy resend waits for a running settlement",
         reason="it orders two transactions; here each statement is one step",
     ),
@@ -60,6 +68,8 @@ GUARDS = (
         for name in (
             "nothing is claimed in a database that has gone back in time",
             "what waits in a backup that was restored under workers is paused",
+            "a worker that came after a restore does not hide it",
+            "a load that a dead process left waits for a worker",
             "what waits in a backup that was restored without workers is paused",
             "what is loaded from a dump waits only where it has no other place",
             "a worker whose id was given to another one claims nothing",
@@ -158,6 +168,8 @@ GUARDS = (
         Guard(name, reason="nothing of the model is deleted by its age")
         for name in (
             "retention keeps the report that keeps an unsure request from the policy",
+            "what cannot be read and keeps a request from the policy stays",
+            "an erased push keeps its request from the policy",
             "retention keeps a request that was given up while its messages wait",
             "a jump of the clock deletes no worker that lives",
             "no message is deleted whose requeue is open",

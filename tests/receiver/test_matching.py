@@ -16,8 +16,10 @@ from dispatcher.db import message_lists, operator, report_lookup, report_matchin
 from dispatcher.db import status as db_status
 from dispatcher.db.database import connect
 from dispatcher.db.queries import sql
+from dispatcher.db.reports import keep_unreadable
 from dispatcher.db.workers import resend_unsure
 
+TOKEN_1 = "0123456789abcdef" * 2
 ONE, TWO, THREE = "+8613100000001", "+8613100000002", "+8613100000003"
 
 
@@ -295,6 +297,24 @@ async def test_one_report_stops_the_policy_resend_for_its_batch(world, told):
     await world.match()
     assert await resend_unsure(world.database, 1) == (0, 0)
     assert await world.states() == {first: ("delivered", "p1"), second: ("unsure", None)}
+
+
+async def test_a_push_that_cannot_be_read_stops_the_policy_resend_for_its_batch(world):
+    """It proves as much as a report that the provider took the request."""
+    (named,) = await world.batch([ONE], token=TOKEN_1)
+    (other,) = await world.batch([TWO], token=TOKEN_1[::-1])
+    await world.db.execute(
+        "INSERT INTO dispatcher.app (name, on_unsure, resend_after) "
+        "VALUES ('default', 'resend', '0 s')"
+    )
+    body = f'{{"id":1,"extend":"{TOKEN_1}"}}'.encode()
+    for _ in range(2):
+        await keep_unreadable(
+            world.database, body, "application/json", "odd", age=0.0, path="reports"
+        )
+    assert await resend_unsure(world.database, 1) == (1, 1)
+    states = await world.states()
+    assert (states[named][0], states[other][0]) == ("unsure", "queued")
 
 
 async def test_a_report_cancels_a_resend_that_waits(world, told):
@@ -1012,6 +1032,23 @@ async def test_of_two_ids_for_a_message_without_one_is_taken(world, told):
     await world.hurry()
     await world.match()
     assert await world.why() == {other: ("other-id", False)}
+
+
+async def test_a_late_report_without_a_number_may_be_of_what_was_sent_again(world, told):
+    """One of the two messages was sent again since, and accepted: the report may be of it."""
+    ids = await world.batch([ONE, TWO])
+    await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
+    await take_out(world.db, ids[:1])
+    await world.db.execute(
+        "INSERT INTO dispatcher.batch (token, app, worker, message_ids, attempts, bytes)"
+        " VALUES ('second', 'default', 1, ARRAY[$1::bigint], '{2}', 1)",
+        ids[0],
+    )
+    await world.accept(ids[:1], ["p2"], token="second")
+    await world.store(told("p1", None))
+    await world.match()
+    assert await world.states() == {ids[0]: ("accepted", "p2"), ids[1]: ("queued", None)}
+    assert await world.why() == {"p1": ("no-number", True)}
 
 
 async def test_a_report_of_the_first_request_names_not_the_second(world, told):

@@ -580,6 +580,22 @@ async def test_a_worker_whose_row_is_gone_for_long_pauses_nothing(hands):
     assert (gone.silence, gone.paused) == (None, [])
 
 
+async def test_a_worker_that_came_after_a_restore_does_not_hide_it(hands):
+    """A worker of before shows when the backup was made, though another is here by now."""
+    await hands.begin()
+    await hands.insert(2)
+    beat = await heartbeat(hands.database, hands.id)
+    await hands.db.execute("UPDATE dispatcher.worker SET started_at = started_at - interval '3 h'")
+    await hands.db.execute(OLD.format("150 min"))
+    await hands.db.execute("UPDATE dispatcher.message SET queued_at = queued_at - interval '3 h'")
+    last = beat.at - 7200  # two hours ago, half an hour after the backup
+    await register_worker(
+        hands.database, host="there", pid=1, version="0", apps=["default"], lease=60.0
+    )
+    gone = await heartbeat(hands.database, 10**6, last_at=last, started=last - 60)
+    assert (gone.silence, gone.paused) == (None, ["default"])
+
+
 async def restored_since(db, workers, sim, *, by: str) -> dict[str, object]:
     """Let a worker work and end, and restore a backup that was made some time before."""
     apps = {"default": app_at(sim.url)}
@@ -633,7 +649,8 @@ async def test_a_heartbeat_on_disk_is_for_its_user_alone(tmp_path):
 
 async def test_a_disk_that_hangs_delays_no_heartbeat(tmp_path, monkeypatch):
     """The log says so once; not while the first write has only begun."""
-    os.mkfifo(tmp_path / f"{FILE_NAME}.{os.getpid()}")  # to open it waits for who reads
+    part = tmp_path / f"{FILE_NAME}.{os.getpid()}-{LAST.worker}"
+    os.mkfifo(part)  # to open it waits for who reads
     kept = HeartbeatFile(tmp_path)
     with capture_logs() as logs:
         began = monotonic()
@@ -647,7 +664,7 @@ async def test_a_disk_that_hangs_delays_no_heartbeat(tmp_path, monkeypatch):
     assert [(line["event"], line["why"]) for line in logs] == [
         (NOT_KEPT, "the disk does not answer")
     ]
-    reads = os.open(tmp_path / f"{FILE_NAME}.{os.getpid()}", os.O_RDONLY | os.O_NONBLOCK)
+    reads = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
     await until((tmp_path / FILE_NAME).exists, what="the disk answers")
     os.close(reads)
 

@@ -116,6 +116,7 @@ WHERE a.on_unsure = 'resend'
   AND coalesce(b.code, '') NOT IN ('not-recorded', 'record-lost')
   AND (a.max_attempts IS NULL OR a.max_attempts > ALL (b.attempts))
   AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
+  AND NOT EXISTS (SELECT FROM dispatcher.unreadable_push p WHERE p.tokens @> ARRAY[b.token])
 ORDER BY b.id
 LIMIT 1000
 FOR UPDATE OF b SKIP LOCKED
@@ -206,7 +207,7 @@ SELECT count(*)::int AS batches, coalesce(sum(messages), 0)::int AS messages FRO
 
 -- name: resend_unsure
 -- Do what the policy `resend` allows: after their wait without any report, unsure batches return to
--- the queue. A single report proves that the provider took the request.
+-- the queue. A single report proves that the provider took the request, also one that cannot be read.
 -- $1 worker, $2 batches, locked by this transaction
 WITH silent AS (
     UPDATE dispatcher.batch b
@@ -219,6 +220,7 @@ WITH silent AS (
         OR (SELECT restored_at FROM dispatcher.installation) IS NULL)
       AND coalesce(b.code, '') NOT IN ('not-recorded', 'record-lost')
       AND NOT EXISTS (SELECT FROM dispatcher.report r WHERE r.token = b.token)
+      AND NOT EXISTS (SELECT FROM dispatcher.unreadable_push p WHERE p.tokens @> ARRAY[b.token])
     RETURNING b.id, b.app, b.message_ids, b.attempts, b.requeued_ids,
         coalesce(b.unsure_ids, b.message_ids) AS unsure_ids
 ), waiting AS (

@@ -32,13 +32,14 @@ INSERT INTO dispatcher.audit (actor, action, target, detail, result)
 SELECT $2, 'drop', 'list ' || id, name, 'dropped' FROM dropped WHERE state <> 'uploading'
 
 -- name: list_upload
--- Return an upload.
+-- Return an upload, and whether it is held (see is_load_held).
 -- $1 id, $2 seconds without progress after which a process counts as dead
 SELECT id, created_at, created_by, loaded_by, asked_at, name, options::text, bytes, state, progress,
     result::text, error, rejects IS NOT NULL AS has_rejects,
     state IN ('checking', 'loading')
         AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $2), true) AS silent,
-    tries
+    tries,
+    state = 'loading' AND dispatcher.is_load_held(asked_at, worked_at) AS held
 FROM dispatcher.list_upload WHERE id = $1 AND state <> 'uploading'
 
 -- name: list_uploads
@@ -48,15 +49,18 @@ SELECT id, created_at, created_by, loaded_by, asked_at, name, options::text, byt
     result::text, error, rejects IS NOT NULL AS has_rejects,
     state IN ('checking', 'loading')
         AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $1), true) AS silent,
-    tries
+    tries,
+    state = 'loading' AND dispatcher.is_load_held(asked_at, worked_at) AS held
 FROM dispatcher.list_upload WHERE state <> 'uploading' ORDER BY id DESC LIMIT 50
 
 -- name: begin_list_work
--- Take an upload to be worked on; return which try it is, and nothing if another process does it.
+-- Take an upload to be worked on; return which try it is, and nothing if another process does it, or it is
+-- held.
 -- $1 id, $2 seconds, as above
 UPDATE dispatcher.list_upload SET worked_at = clock_timestamp(), progress = 0, tries = tries + 1
 WHERE id = $1 AND state IN ('checking', 'loading')
   AND coalesce(worked_at < clock_timestamp() - make_interval(secs => $2), true)
+  AND NOT (state = 'loading' AND dispatcher.is_load_held(asked_at, worked_at))
 RETURNING tries
 
 -- name: note_list_progress

@@ -148,13 +148,14 @@ SELECT pg_notify('dispatcher_check', $1)
 
 -- name: keep_unreadable
 -- Keep a push that cannot be read, as it came; one that came before is counted.
--- $1 digest, $2 reason, $3 content type, $4 body, $5 seconds since it came, $6 path
+-- $1 digest, $2 reason, $3 content type, $4 body, $5 seconds since it came, $6 path, $7 what in it may be
+-- tokens of batches
 INSERT INTO dispatcher.unreadable_push AS p
-    (digest, reason, content_type, body, received_at, last_at, path)
-SELECT $1, $2, $3, $4, t.at, t.at, $6
+    (digest, reason, content_type, body, received_at, last_at, path, tokens)
+SELECT $1, $2, $3, $4, t.at, t.at, $6, $7
 FROM (SELECT clock_timestamp() - make_interval(secs => $5::float8)) AS t (at)
 ON CONFLICT (digest) DO UPDATE SET times = p.times + 1, last_at = greatest(p.last_at, excluded.last_at),
-    reason = excluded.reason, read_at = NULL
+    reason = excluded.reason, body = excluded.body, read_at = NULL
 
 -- name: unreadable_pushes
 -- Pushes that cannot be read, newest first.

@@ -50,14 +50,17 @@ WHERE stopped_at IS NULL AND heartbeat_at > clock_timestamp() + interval '1 seco
 
 -- name: newest_heartbeat
 -- Return when a worker was last here that this database knows of (seconds since 1970): itself, if it has
--- its row, else any worker, but for one that a clock wrote which was ahead of this one. Null: its row is
--- gone within the hour that every retention keeps it.
+-- its row, else one that was started before it was last here, for others may have come after a restore; and
+-- only if there is none of those, any. One that a clock wrote which was ahead of this one does not count.
+-- Null: its row is gone within the hour that every retention keeps it.
 -- $1 worker, $2 when its row was written, $3 when it was last here (both in seconds since 1970)
 SELECT CASE
     WHEN own.heartbeat_at IS NOT NULL THEN date_part('epoch', own.heartbeat_at)
     WHEN clock_timestamp() > to_timestamp($3) + interval '1 hour'
-        THEN (SELECT date_part('epoch', max(w.heartbeat_at)) FROM dispatcher.worker w
-            WHERE w.heartbeat_at <= clock_timestamp()) END
+        THEN (SELECT date_part('epoch', coalesce(
+                max(w.heartbeat_at) FILTER (WHERE w.started_at <= to_timestamp($3)),
+                max(w.heartbeat_at)))
+            FROM dispatcher.worker w WHERE w.heartbeat_at <= clock_timestamp()) END
 FROM (SELECT 1) AS one
 LEFT JOIN dispatcher.worker own ON own.id = $1 AND date_part('epoch', own.started_at) = $2::float8
 
