@@ -160,9 +160,10 @@ class _Session:
         if statement == INTROSPECTION:
             kind = "alone"
         name = kind if statement in (kind, "") else f"{kind}/{statement}"
-        return self._place.reach(
-            f"{self._place.role} {name} {what}", most=often(kind, statement, turn=turn), turn=turn
-        )
+        # Which process matches a report is chance: whichever comes to the step is struck.
+        role = "matcher" if kind == "match_lock" else self._place.role
+        most = often(kind, statement, turn=turn)
+        return self._place.reach(f"{role} {name} {what}", most=most, turn=turn)
 
     async def _read_request(self, kind: str, raw: bytes) -> None:
         """Learn from a message of the client what it is about."""
