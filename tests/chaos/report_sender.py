@@ -15,11 +15,11 @@ from time import monotonic
 
 import aiohttp
 import asyncpg
+from support.ports import free_port
 from support.waiting import until
 from support.worker import START, WorkerProcess, environment
 
 from chaos.database import Database
-from chaos.server import free_port
 from chaos.workers import MODULES
 from dispatcher.simulator import ReportOptions, Simulator
 

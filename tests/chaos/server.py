@@ -8,10 +8,8 @@ moment in which nothing else should stand still.
 
 import asyncio
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +17,13 @@ from pathlib import Path
 
 import asyncpg
 from support.fast_forward import make_older
+from support.ports import free_port
 
-from dispatcher.postgres.cluster import LOOPBACK, ServerFiles, store_port
+from dispatcher.postgres.cluster import ServerFiles, store_port
 from dispatcher.postgres.server import embedded_server
 
 # The data outlive the processes; only a power cut would need fsync.
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "100"}
-PORTS = range(15_000, 30_000)  # below those that clients are given: it must come back to its own
 
 
 def main() -> None:
@@ -95,18 +93,6 @@ def _signal(processes: list[int], sign: signal.Signals) -> None:
             os.kill(pid, sign)
         except ProcessLookupError:
             continue
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return port
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.service import until
+from support.waiting import until
 
 from dispatcher.db import file_import
 from dispatcher.db.file_import import Progress
@@ -51,6 +51,20 @@ async def test_a_killed_import_continues_without_duplicates(
 ):
     lines = 60_000
     file = write(tmp_path / "big.csv", lines)
+    # No load may come to its end before it is killed.
+    await db.execute(
+        """
+        CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.lines > 40000 THEN
+                PERFORM pg_sleep(60);
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER hold BEFORE UPDATE ON dispatcher.file_import
+        FOR EACH ROW EXECUTE FUNCTION hold();
+        """
+    )
     for seen in (5_000, 15_000, 25_000):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "dispatcher", "enqueue", str(file)),
@@ -60,10 +74,19 @@ async def test_a_killed_import_continues_without_duplicates(
             stderr=asyncio.subprocess.DEVNULL,
         )
         query = "SELECT coalesce(max(lines), 0) > $1 FROM dispatcher.file_import"
-        await until(lambda query=query, seen=seen: db.fetchval(query, seen), what="some batches in")
+        await until(
+            lambda query=query, seen=seen: db.fetchval(query, seen),
+            deadline=60,
+            what="some batches in",
+        )
         process.send_signal(signal.SIGKILL)
         await process.wait()
     assert not await is_whole(db, lines)
+    await db.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    )
+    await db.execute("DROP TRIGGER hold ON dispatcher.file_import")
     ended = await operate("enqueue", file)
     assert (ended.code, ended.out.splitlines()[0]) == (1, "59,940 messages enqueued.")
     assert await is_whole(db, lines)

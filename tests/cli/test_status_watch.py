@@ -36,7 +36,7 @@ async def test_watch_shows_changes_and_reconnects(db, dsn, environment):
         )
         await db.execute(
             "INSERT INTO dispatcher.worker (host, pid, version, apps, lease, heartbeat_at)"
-            " VALUES ('h', 1, '0', '{shop,other}', '60 s', now())"
+            " VALUES ('h', 1, '0', '{shop,other}', '1 h', now())"
         )
         await until("but not those of shop")
         await wire.cut()

@@ -47,7 +47,7 @@ LONG_NAMES = """
     SELECT id, 'rejected', 1, 'E200028', $2 FROM made
 """
 # Of 100,000 messages; on two cores that do nothing else set it to 3.
-PREVIEW_SECONDS = float(os.environ.get("PREVIEW_SECONDS", "6"))
+PREVIEW_SECONDS = float(os.environ.get("PREVIEW_SECONDS", "30"))
 LIST_RESULT = """{"messages": 1200, "lines": 1203, "imported_lines": 1200, "rejected": 3,
     "left_out": 0, "blank": 0, "campaign": "may", "notes": ["Skipped before the header: line 1."],
     "assumed_mainland": 12, "respelled": 3, "repeats": 2, "suppressed": 1, "apps": {},
@@ -237,11 +237,13 @@ async def test_the_dashboard_shows_that_the_service_stopped(scene):
 
 
 async def test_the_dashboard_goes_on_after_a_proxy_has_answered(scene):
-    await scene.page.route(
-        "**/console/live", lambda route: route.fulfill(status=502, body="Bad Gateway"), times=1
-    )
+    async def refuse(route) -> None:
+        await route.fulfill(status=502, body="Bad Gateway")
+
+    await scene.page.route("**/console/live", refuse)
     page = await scene.log_in()
     await expect(page.locator("#live-status")).to_contain_text("Not live any more")
+    await page.unroute("**/console/live", refuse)
     await expect(page.locator("#live-status")).to_have_text("Updated every second.")
 
 

@@ -464,22 +464,24 @@ async def test_charts_reach_back_a_month(operator, db):
 
 
 async def test_delivery_is_shown_by_app_template_and_country(operator, db):
-    await db.execute(
-        "INSERT INTO dispatcher.message (app, recipient, template_id)"
-        " SELECT 'shop', '+86131' || lpad(n::text, 8, '0'), 'tpl' FROM generate_series(1, 60) AS n"
-    )
-    await db.execute(
-        "INSERT INTO dispatcher.outcome (message_id, state, attempts, created_at)"
-        " SELECT n, 'accepted', 1, now() - CASE WHEN n <= 30 THEN interval '10 s'"
-        " ELSE interval '5 h 2 s' END FROM generate_series(1, 60) AS n"
-    )
-    await db.execute(
-        "INSERT INTO dispatcher.event (app, event, message_ids, message_count, created_at)"
-        " SELECT 'shop', 'delivered', array_agg(n), 30, now() - interval '5 h'"
-        " FROM generate_series(31, 60) AS n UNION ALL"
-        " SELECT 'shop', CASE WHEN n <= 9 THEN 'undelivered' ELSE 'delivered' END, array_agg(n), 9,"
-        " now() FROM generate_series(1, 30) AS n GROUP BY n <= 9"
-    )
+    async with db.transaction():  # now() stands still
+        await db.execute(
+            "INSERT INTO dispatcher.message (app, recipient, template_id)"
+            " SELECT 'shop', '+86131' || lpad(n::text, 8, '0'), 'tpl'"
+            " FROM generate_series(1, 60) AS n"
+        )
+        await db.execute(
+            "INSERT INTO dispatcher.outcome (message_id, state, attempts, created_at)"
+            " SELECT n, 'accepted', 1, now() - CASE WHEN n <= 30 THEN interval '10 s'"
+            " ELSE interval '5 h 2 s' END FROM generate_series(1, 60) AS n"
+        )
+        await db.execute(
+            "INSERT INTO dispatcher.event (app, event, message_ids, message_count, created_at)"
+            " SELECT 'shop', 'delivered', array_agg(n), 30, now() - interval '5 h'"
+            " FROM generate_series(31, 60) AS n UNION ALL"
+            " SELECT 'shop', CASE WHEN n <= 9 THEN 'undelivered' ELSE 'delivered' END,"
+            " array_agg(n), 9, now() FROM generate_series(1, 30) AS n GROUP BY n <= 9"
+        )
     page = (await operator.get("/console/delivery")).text
     rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)[1:]
     assert len(rows) == 3

@@ -24,6 +24,9 @@ def tcp(server, server_folder) -> str:
     return ServerFiles(server_folder).address.read_text().strip()
 
 
+PATIENT = 20.0  # seconds for a host that answers, on a busy machine
+
+
 def with_hosts(dsn: str, *hosts: str) -> str:
     """Return *dsn* with other hosts, each ``host:port``."""
     parts = urlsplit(dsn)
@@ -93,14 +96,15 @@ async def test_without_a_statement_cache_nothing_is_prepared_by_name(dsn):
 
 async def test_a_host_that_refuses_is_passed_over(tcp):
     with refusing() as gone:
-        connection = await connect(with_hosts(tcp, gone, host_of(tcp)))
+        hosts = with_hosts(tcp, gone, host_of(tcp))
+        connection = await FailoverConnector(hosts, host_timeout=PATIENT)()
         assert await port_of(connection) == urlsplit(tcp).port
         await connection.close()
 
 
 async def test_a_frozen_host_is_passed_over_and_the_good_one_is_first_from_then_on(tcp):
     async with Frozen().up() as frozen:
-        hosts = FailoverConnector(with_hosts(tcp, frozen.host, host_of(tcp)), host_timeout=1.0)
+        hosts = FailoverConnector(with_hosts(tcp, frozen.host, host_of(tcp)), host_timeout=5.0)
         for _ in range(3):
             connection = await hosts()
             assert await port_of(connection) == urlsplit(tcp).port
@@ -111,7 +115,7 @@ async def test_a_frozen_host_is_passed_over_and_the_good_one_is_first_from_then_
 async def test_the_pool_goes_through_its_hosts_the_same_way(tcp):
     async with Frozen().up() as frozen:
         dsn = with_hosts(tcp, frozen.host, host_of(tcp))
-        pool = await create_pool(dsn, min_size=3, max_size=3, host_timeout=1.0)
+        pool = await create_pool(dsn, min_size=3, max_size=3, host_timeout=5.0)
         assert await pool.fetchval("SELECT inet_server_port()") == urlsplit(tcp).port
         assert frozen.visits == 1
         await pool.close()
@@ -119,7 +123,7 @@ async def test_the_pool_goes_through_its_hosts_the_same_way(tcp):
 
 async def test_where_no_host_answers_the_last_ones_trouble_is_told(tcp):
     with refusing() as gone, refusing() as gone_too, pytest.raises(ConnectionRefusedError):
-        await connect(with_hosts(tcp, gone, gone_too))
+        await FailoverConnector(with_hosts(tcp, gone, gone_too), host_timeout=PATIENT)()
 
 
 async def test_a_wrong_password_is_told_at_once_and_no_other_host_is_asked(tcp):
@@ -129,7 +133,7 @@ async def test_a_wrong_password_is_told_at_once_and_no_other_host_is_asked(tcp):
             urlsplit(dsn)._replace(netloc=f"postgres:wrong@{host_of(tcp)},{frozen.host}")
         )
         with pytest.raises(asyncpg.InvalidPasswordError):
-            await connect(wrong)
+            await FailoverConnector(wrong, host_timeout=PATIENT)()
         assert frozen.visits == 0
 
 
@@ -148,12 +152,14 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_chosen_and_found_ag
     standby = await connect(read_only)
     await standby.execute("SET default_transaction_read_only = off")
     await standby.execute(f"ALTER ROLE postgres PASSWORD '{urlsplit(tcp).password}'")
-    hosts = FailoverConnector(with_hosts(tcp, host_of(read_only), host_of(tcp)))
+    both = with_hosts(tcp, host_of(read_only), host_of(tcp))
+    hosts = FailoverConnector(both, host_timeout=PATIENT)
     first = await hosts()
     assert await port_of(first) == urlsplit(tcp).port
     await first.close()
 
-    only_standby = FailoverConnector(with_hosts(tcp, host_of(read_only), host_of(read_only)))
+    twice = with_hosts(tcp, host_of(read_only), host_of(read_only))
+    only_standby = FailoverConnector(twice, host_timeout=PATIENT)
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched) as refused:
         await only_standby()
     assert is_unavailable(refused.value)
@@ -171,7 +177,7 @@ async def test_an_address_that_wants_any_host_gets_any(tcp, read_only):
     await standby.execute(f"ALTER ROLE postgres PASSWORD '{urlsplit(tcp).password}'")
     await standby.close()
     dsn = with_hosts(tcp, host_of(read_only), host_of(tcp)) + "?target_session_attrs=any"
-    connection = await connect(dsn)
+    connection = await FailoverConnector(dsn, host_timeout=PATIENT)()
     assert await port_of(connection) == urlsplit(read_only).port
     await connection.close()
 

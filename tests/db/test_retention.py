@@ -377,6 +377,7 @@ async def test_a_message_that_is_being_requeued_is_not_pruned(db, dsn, database,
 
 async def test_a_requeue_during_a_prune_finds_nothing(db, dsn, database, rows):
     ids = await old_rest(db, rows, 2)
+    await db.execute("ALTER FUNCTION dispatcher.prune SET lock_timeout = '1min'")
     await db.execute(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS"
         " 'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN OLD; END';"
@@ -540,6 +541,7 @@ async def test_a_message_that_was_claimed_again_is_not_erased(db, rows):
 
 async def test_a_message_sent_again_at_this_moment_keeps_its_variables(db, dsn, database, rows):
     ids = await rows.messages(1)
+    await db.execute("ALTER FUNCTION dispatcher.wipe_params SET lock_timeout = '1min'")
     await db.execute("UPDATE dispatcher.message SET params = '{062569}'")
     await rows.outcome(ids[0], "rejected", code="E200028")
     await age(db, 1)
@@ -716,6 +718,10 @@ async def rejected_page(db, old_page) -> None:
 
 async def test_a_requeue_under_way_keeps_its_partition(db, dsn, old_page, database):
     await rejected_page(db, old_page)
+    # It waits 200 ms for the tables: too short to be sure to be seen.
+    step = await db.fetchval("SELECT pg_get_functiondef('dispatcher.drop_step'::regproc)")
+    assert "'200ms'" in step
+    await db.execute(step.replace("'200ms'", "'30s'"))
     operator = await connect(dsn)
     transaction = operator.transaction()
     await transaction.start()

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
-from contextlib import closing
 
 import aiohttp
 import pytest
 import yaml
 from checks import DEPLOY, needed
+from support.ports import free_port
 from support.waiting import until
 
 
@@ -47,13 +46,7 @@ def prometheus(tmp_path):
     yield run
     for process in started:
         process.terminate()
-        process.wait(20)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+        process.wait(60)
 
 
 async def test_it_scrapes_a_worker_and_watches_by_all_rules(prometheus, workers, sim):
@@ -73,24 +66,25 @@ async def test_it_scrapes_a_worker_and_watches_by_all_rules(prometheus, workers,
                 return False  # it is still starting
             return [target["health"] for target in targets] == ["up"]
 
-        await until(scraped, deadline=30, what="the worker is scraped")
+        await until(scraped, deadline=90, what="the worker is scraped")
 
         async def stored() -> list[dict]:
             # A target is up before the samples of its scrape can be read.
             return (await asked("query?query=dispatcher_build_info"))["result"]
 
-        (found,) = await until(stored, deadline=30, what="the sample is stored")
+        (found,) = await until(stored, deadline=90, what="the sample is stored")
         assert found["metric"]["job"] == "dispatcher"
 
         async def watched() -> list[dict]:
             (group,) = (await asked("rules"))["groups"]
-            return (
-                group["rules"]
-                if all(rule["lastEvaluation"] > "1" for rule in group["rules"])
-                else []
+            # The health is read before the time, and may be that of before the first evaluation.
+            evaluated = all(
+                rule["lastEvaluation"] > "1" and rule["health"] != "unknown"
+                for rule in group["rules"]
             )
+            return group["rules"] if evaluated else []
 
-        rules = await until(watched, deadline=30, what="every rule is evaluated")
+        rules = await until(watched, deadline=90, what="every rule is evaluated")
     shipped = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())["groups"][0]["rules"]
     assert [rule["name"] for rule in rules] == [rule["alert"] for rule in shipped]
     assert {rule["health"] for rule in rules} == {"ok"}

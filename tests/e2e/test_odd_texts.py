@@ -1,8 +1,8 @@
 """Variables and signatures as people write them: what is inserted is what the provider reads."""
 
 import pytest
-from chaos.server import free_port
 from support.messages import finished
+from support.ports import free_port
 from support.provider import app_at
 from support.waiting import until
 

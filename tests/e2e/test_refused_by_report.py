@@ -6,6 +6,7 @@
 from collections import Counter
 
 import pytest
+from support.messages import idle
 from support.service import app_settings, command, running
 from support.waiting import until
 
@@ -48,12 +49,16 @@ async def test_what_the_platform_refused_is_sent_again_once(db, dsn, drill_messa
             )
             await until(lambda: db.fetchval(PAUSED), deadline=120, what="the app is paused again")
             sim.reports.options = ReportOptions(mix={"DELIVRD": 1.0}, **reports)
+            await until(lambda: idle(db), deadline=120, what="no request is on its way")
             await until(lambda: sim.reports.idle, deadline=300, what="the reports are sent")
             # What was accepted meanwhile is refused too, and the rest waits behind the pause.
             refused = sim.reports.sent
             counted = f"SELECT ({REPORTED}) = $1"
             await until(lambda: db.fetchval(counted, refused), deadline=60, what="all are stored")
-            matched = "SELECT count(*) = 0 FROM dispatcher.report_inbox"
+            matched = (  # what came before its answer waits in the second
+                "SELECT NOT EXISTS (SELECT FROM dispatcher.report_inbox)"
+                " AND NOT EXISTS (SELECT FROM dispatcher.unmatched_report)"
+            )
             await until(lambda: db.fetchval(matched), deadline=60, what="all are matched")
             states = Counter(dict(await db.fetch(STATES)))
             again = states["undelivered"]

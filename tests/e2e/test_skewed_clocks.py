@@ -82,7 +82,7 @@ async def test_leases_due_times_and_expiry_are_the_databases_own(db, start, sim)
     assert books.states["expired"] <= round(PAST_LEASE)
     sent = {row.number: row.time for row in sim.ledger.rows()}
     late = [sent[row["recipient"]] - due for row in books.messages if row["id"] in set(later)]
-    assert 0 <= min(late) <= max(late) < 5
+    assert 0 <= min(late) <= max(late) < 60  # a wrong clock would make it an hour
     shares = await db.fetch("SELECT worker FROM dispatcher.batch GROUP BY worker")
     assert len(shares) == 2
 

@@ -58,7 +58,7 @@ async def test_answers_outlive_a_stop_while_the_database_is_frozen(db, workers, 
         worker = workers.launch(apps)
         await until(lambda: "answers wait" in worker.text(), what="it cannot write them")
         worker.terminate()
-        assert await worker.ended(15) == 0
+        assert await worker.ended(60) == 0
     await workers.start(apps)
     await until(lambda: finished(db))
     books = await read_books(db, sim.ledger.rows())

@@ -82,7 +82,7 @@ async def test_a_worker_frozen_past_its_lease_sends_no_old_claim(db, workers, si
     claimed = await open_messages(db)
     assert claimed >= 10
     await workers.start(apps, **SHORT_LEASE)
-    await until(lambda: unsure_of(db, claimed), deadline=30, what="its lease runs out")
+    await until(lambda: unsure_of(db, claimed), deadline=60, what="its lease runs out")
     tokens = await db.fetch("SELECT token FROM dispatcher.batch WHERE state = 'unsure'")
     for (token,) in tokens:
         await db.execute("SELECT dispatcher.settle($1, 'resend')", token)
@@ -171,5 +171,9 @@ async def test_two_workers_do_not_take_each_other_for_dead(db, workers, sim):
         first += 200
         await until(lambda: finished(db), every=0.2)
     books = await read_books(db, sim.ledger.rows())
-    assert books.states == {"accepted": first}
+    # Unsure: a time-out, on a machine that stood still for as long.
+    assert books.states.keys() <= {"accepted", "unsure"}
+    assert books.states.total() == first
     assert not books.problems()
+    taken_for_dead = "SELECT count(*) FROM dispatcher.event WHERE code = 'worker-lost'"
+    assert await db.fetchval(taken_for_dead) == 0

@@ -13,9 +13,9 @@ from typing import Any, Self
 from urllib.parse import parse_qs
 
 import asyncpg
-from chaos.server import free_port
 from support.exactness import read_books
 from support.fast_forward import forget_heartbeat
+from support.ports import free_port
 from support.provider import app_at, provider
 from support.worker import environment
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from postgres_pair import free_port
+from support.ports import free_port
 from support.waiting import until
 
 from dispatcher.postgres.programs import (

@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess  # noqa: TC003 - named in a signature
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from support.ports import free_port
 
 from dispatcher.postgres.programs import find_programs, run_program, server_user, start_program
 
@@ -126,9 +127,3 @@ def running_pair(programs: Path | None) -> Iterator[Pair]:
     finally:
         pair.stop()
         shutil.rmtree(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

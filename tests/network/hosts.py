@@ -118,10 +118,11 @@ def skip_without_namespaces() -> None:
         pytest.skip("hosts are network namespaces, and only root may make them")
     if shutil.which("ip") is None:
         pytest.skip("ip is missing: apt install iproute2")
-    made = subprocess.run(["ip", "netns", "add", "sms-may-we"], capture_output=True, check=False)
+    name = f"sms-may-we-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
     if made.returncode != 0:
         pytest.skip(f"no network namespaces here: {made.stderr.decode().strip()}")
-    ip("netns", "del", "sms-may-we")
+    ip("netns", "del", name)
 
 
 def ip(*arguments: str) -> None:

@@ -14,8 +14,8 @@ import asyncpg
 import pytest
 from support.exactness import read_books
 from support.messages import finished, insert
+from support.ports import free_port
 from support.provider import app_at, seen
-from support.tcp_postgres import free_port
 from support.waiting import until
 from support.worker import WorkerProcess
 
@@ -124,7 +124,13 @@ async def test_two_workers_do_the_main_job_through_it(db, dsn, workers, sim, thr
     assert books.states == {"accepted": 5000}
     assert not books.problems()
     for worker in workers.all:
-        said = [line for line in worker.events() if line.get("level") in ("warning", "error")]
+        said = [
+            line
+            for line in worker.events()
+            if line.get("level") in ("warning", "error")
+            # A machine that stands still for as long as a transaction may take makes it say so.
+            and not line["event"].endswith("the database is away")
+        ]
         assert said == []
 
 
@@ -141,7 +147,8 @@ async def test_urgent_messages_are_heard_of_past_it_and_found_without(
     )
     listening = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND query LIKE 'LISTEN%'"
+        " AND query LIKE 'LISTEN%' AND state = 'idle'"
+        " AND state_change < clock_timestamp() - interval '0.3 s'"
     )
     await until(lambda: db.fetchval(listening), what="it listens")
     await insert(db, 1, priority=0)

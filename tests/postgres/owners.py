@@ -47,7 +47,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until_dead(pid: int, *, deadline: float = 10) -> float:
+def until_dead(pid: int, *, deadline: float = 60) -> float:
     """Wait until a process has exited; return the seconds that took."""
     begun = time.monotonic()
     while alive(pid):

@@ -134,7 +134,7 @@ def test_the_server_stops_when_its_parent_is_killed(made, programs):
         assert query(dsn, "SELECT 1") == 1
         server = postmaster(made)
         process.send_signal(signal.SIGKILL)
-        assert until_dead(server) < 10
+        until_dead(server)
     with embedded_server(made, settings=QUICK, programs=programs) as again:
         assert query(again, "SELECT 1") == 1
 
@@ -149,7 +149,7 @@ def test_the_server_stops_under_load_when_its_parent_is_killed(made, programs):
         server = postmaster(made)
         process.send_signal(signal.SIGKILL)
         until_dead(server)
-        work.join(10)
+        work.join(60)
         assert not work.is_alive()
 
 

@@ -69,7 +69,7 @@ async def answering(*answers: bytes):
 
 
 def client_of(url: str, **more) -> Client:
-    account = Account(url, AppKey("key", "secret"), timeout=5.0, connect_timeout=5.0, **more)
+    account = Account(url, AppKey("key", "secret"), timeout=60.0, connect_timeout=60.0, **more)
     return Client(account, clock=lambda: datetime.now(UTC), nonce=lambda: "n")
 
 

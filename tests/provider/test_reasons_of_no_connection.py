@@ -14,7 +14,7 @@ from dispatcher.provider.client import Account, Client
 
 
 async def reason(url: str, **more) -> str:
-    account = Account(url, AppKey("key", "secret"), timeout=5.0, connect_timeout=5.0, **more)
+    account = Account(url, AppKey("key", "secret"), timeout=60.0, connect_timeout=60.0, **more)
     async with Client(account, clock=lambda: datetime.now(UTC), nonce=lambda: "n") as client:
         answer = await client.probe()
     assert isinstance(answer, NoReply)

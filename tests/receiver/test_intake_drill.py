@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 
 import pytest
 from chaos.database import running_server
-from chaos.server import free_port
 from steady_sender import Report, SteadySender
 from support.messages import insert
+from support.ports import free_port
 from support.provider import app_at, provider_process
 from support.waiting import until
 

@@ -1,10 +1,9 @@
 """Reports through real processes: the simulator posts them to a running service."""
 
-import socket
-
 import pytest
 from support.exactness import read_books
 from support.messages import insert, states
+from support.ports import free_port
 from support.provider import app_at
 from support.waiting import until
 
@@ -13,12 +12,6 @@ from dispatcher.db import reports
 from dispatcher.simulator import ReportOptions, read_faults
 
 TOKEN = "a-token-that-nobody-guesses"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -292,13 +292,13 @@ async def test_quota_and_white_list_refuse_under_their_conditions(client):
     assert (await client.send(body_of(*numbers(2)))).code == "000000"
     assert (await client.send(ONE)).code == "E000623"
     started = time.monotonic()
-    await arm(client, {"fault": "white-list", "for_seconds": 1.0})
+    await arm(client, {"fault": "white-list", "for_seconds": 3.0})
     assert (await client.send(ONE)).code == "E000620"
     while (answer := await client.send(ONE)).code == "E000620":
         await asyncio.sleep(0.02)
         assert time.monotonic() - started < 30
     assert answer.code == "000000"
-    assert time.monotonic() - started >= 1.0
+    assert time.monotonic() - started >= 3.0
 
 
 async def test_number_code_refuses_the_matching_numbers_alone(client):
@@ -402,18 +402,13 @@ async def test_lack_repeat_and_reorder_change_the_result(client):
 
 
 async def test_clock_changes_date_and_with_checks_the_signature_check(client):
-    def skew(answer) -> float:
+    for offset, checks, code in ((3600, False, "000000"), (-3600, True, "E000044")):
+        await arm(client, {"fault": "clock", "offset": offset, "checks": checks})
+        before = time.time()
+        answer = await client.send(ONE)
+        assert answer.code == code
         date = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
-        return date - time.time()
-
-    await arm(client, {"fault": "clock", "offset": 3600})
-    answer = await client.send(ONE)
-    assert answer.code == "000000"
-    assert abs(skew(answer) - 3600) <= 2
-    await arm(client, {"fault": "clock", "offset": -3600, "checks": True})
-    answer = await client.send(ONE)
-    assert answer.code == "E000044"
-    assert abs(skew(answer) + 3600) <= 2
+        assert int(before) + offset <= date <= time.time() + offset
 
 
 @pytest.mark.parametrize(

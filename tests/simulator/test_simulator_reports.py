@@ -225,7 +225,8 @@ async def test_reports_are_sent_after_the_delay(start, receiver):
     client = await start(reports=ReportOptions(delay=(0.3, 0.4)))
     before = time.monotonic()
     await client.send(body_of("+8613800000000", statusCallback=receiver.url))
-    assert client.sim.reports.waiting == 1
+    # Unless this process stood still for as long.
+    assert client.sim.reports.waiting == 1 or time.monotonic() - before >= 0.3
     await reported(client)
     assert time.monotonic() - before >= 0.3
     assert len(receiver.reports) == 1

@@ -13,7 +13,7 @@ import aiohttp
 
 from support.forked import FORK, ForkedProcess
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 @dataclass

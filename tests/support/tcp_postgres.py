@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from dispatcher.postgres.programs import find_programs, run_program, server_user, start_program
+from support.ports import free_port
 
 DEADLINE = 60.0
 LOOPBACK = "127.0.0.1"
@@ -65,9 +65,3 @@ def loopback_server(
         server.send_signal(signal.SIGINT)  # fast: sessions are ended, and all of it goes anyway
         server.wait()
         shutil.rmtree(folder)
-
-
-def free_port() -> int:
-    """Return a port that nobody has at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

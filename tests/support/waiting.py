@@ -12,7 +12,7 @@ Found = TypeVar("Found")
 async def until(
     condition: Callable[[], Found | Awaitable[Found]],
     *,
-    deadline: float = 20.0,
+    deadline: float = 60.0,
     every: float = 0.02,
     what: str = "",
 ) -> Found:

@@ -14,7 +14,7 @@ from support.forked import ForkedProcess
 from support.waiting import until
 
 ROOT = Path(__file__).parents[2]  # `python -m` takes the package that lies in its directory
-START = 30.0  # seconds; a second on a quiet machine
+START = 90.0  # seconds; a second on a quiet machine
 Settings = Mapping[str, object]
 
 

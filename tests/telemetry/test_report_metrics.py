@@ -52,13 +52,18 @@ async def test_a_receiver_counts_accepted_and_refused_reports(receiver, db):
         async def matched() -> str:
             async with session.get(f"{receiver}/metrics") as answer:
                 text = await answer.text()
-            return text if samples(text).get(("dispatcher_reports_matched_total", ())) == 2 else ""
+            found = samples(text).get(("dispatcher_reports_matched_total", ()), 0)
+            return text if found >= 2 else ""
 
         await until(matched, deadline=30, what="both reports are looked at")
 
         async def unmatched() -> str:
             # They are looked up by their provider ids, a minute apart.
-            await db.execute("UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()")
+            # What is given up has no such time: each further look would count it again.
+            await db.execute(
+                "UPDATE dispatcher.unmatched_report SET due_at = clock_timestamp()"
+                " WHERE due_at IS NOT NULL"
+            )
             async with session.get(f"{receiver}/metrics") as answer:
                 text = await answer.text()
             found = samples(text).get(("dispatcher_reports_unmatched_total", ()))

@@ -54,7 +54,7 @@ def test_a_request_is_a_span_from_its_claim_to_its_answer(trace, exporter):
         "dispatcher.tries": 1,
         "http.response.status_code": 200,
     }
-    assert 2.0 <= (span.end_time - span.start_time) / 1e9 < 10.0
+    assert 2.0 <= (span.end_time - span.start_time) / 1e9 < 60.0
     assert span.status.is_ok or span.status.is_unset
     told = span.to_json()
     assert NUMBER.lstrip("+") not in told
