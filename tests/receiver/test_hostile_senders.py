@@ -157,7 +157,7 @@ async def test_who_reads_no_answer_does_not_hold_it_for_ever(monkeypatch):
 
 
 async def test_who_has_been_answered_may_stay(dsn, tmp_path, monkeypatch):
-    monkeypatch.setattr("dispatcher.service.http.SILENT_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("dispatcher.service.http.SILENT_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr("dispatcher.service.http.SWEEP_INTERVAL_SECONDS", 0.02)
     async with receiver(dsn, tmp_path) as receives:
         at = urlsplit(receives.url)

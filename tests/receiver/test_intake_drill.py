@@ -114,6 +114,17 @@ def reported(number: int) -> tuple[Report, bytes]:
     return (fields["smsMsgId"], 1, status), urlencode(fields).encode()
 
 
+ALL_TOLD = (
+    "SELECT (SELECT coalesce(sum(message_count), 0) FROM dispatcher.event"
+    " WHERE event IN ('delivered', 'undelivered')) = (SELECT count(*) FROM dispatcher.report)"
+    " AND NOT EXISTS (SELECT FROM dispatcher.unmatched_report)"
+)
+ALL_REPLIES_TOLD = (
+    "SELECT (SELECT coalesce(sum(message_count), 0) FROM dispatcher.event)"
+    " = (SELECT count(*) FROM dispatcher.reply)"
+)
+
+
 async def kept(dsn: str, answered: dict[tuple[str, int], str]) -> bool:
     """Tell whether every answered report is in the database, with its status, and matched."""
     try:
@@ -179,8 +190,8 @@ async def test_no_answered_reply_is_lost_in_kills(tmp_path, workers, drill_secon
             what="every answered reply is in the database",
         )
         db = await connect(server.dsn)
+        await until(lambda: db.fetchval(ALL_REPLIES_TOLD), what="each reply is told of, once")
         stored = await db.fetchval("SELECT count(*) FROM dispatcher.reply")
-        told = await db.fetchval("SELECT sum(message_count)::int FROM dispatcher.event")
         left = await db.fetchval(
             "SELECT count(*) FROM dispatcher.reply r WHERE r.text = 'R' AND NOT EXISTS ("
             " SELECT FROM dispatcher.suppression s"
@@ -188,9 +199,9 @@ async def test_no_answered_reply_is_lost_in_kills(tmp_path, workers, drill_secon
         )
         await db.close()
         print(f"\n{rate:.0f} replies/s sent: {dict(sender.answers)}; {dict(drill.blows)}")  # noqa: T201 - the figures
-        print(f"{len(answered)} answered 200, {stored} stored, {told} told of, 0 lost")  # noqa: T201 - the figures
+        print(f"{len(answered)} answered 200, {stored} stored, all told of, 0 lost")  # noqa: T201 - the figures
         assert len(answered) > count / 10  # a slow machine takes in less, and loses none of it
-        assert (told, left) == (stored, 0)
+        assert left == 0
         assert set(sender.answers) <= {"200", "refused", "cut"}
     assert drill.blows
 
@@ -265,18 +276,13 @@ async def test_no_answered_report_is_lost_in_kills(tmp_path, workers, drill_seco
             what="every answered report is in the database",
         )
         db = await connect(server.dsn)
-        told = await db.fetchval(
-            "SELECT sum(message_count)::int FROM dispatcher.event"
-            " WHERE event IN ('delivered', 'undelivered')"
-        )
+        # In one look, and perhaps later: what was cut off may still come from disk.
+        await until(lambda: db.fetchval(ALL_TOLD), what="each report is told of, once")
         stored = await db.fetchval("SELECT count(*) FROM dispatcher.report")
-        strays = await db.fetchval("SELECT count(*) FROM dispatcher.unmatched_report")
         await db.close()
         print(f"\n{rate:.0f} reports/s sent: {dict(sender.answers)}; {dict(drill.blows)}")  # noqa: T201 - the figures
-        print(f"{len(answered)} answered 200, {stored} stored, {told} told of, 0 lost")  # noqa: T201 - the figures
+        print(f"{len(answered)} answered 200, {stored} stored, all told of, 0 lost")  # noqa: T201 - the figures
         assert len(answered) > count / 10  # a slow machine takes in less, and loses none of it
-        assert told == stored  # each once, and all of them
-        assert strays == 0
         assert set(sender.answers) <= {"200", "refused", "cut"}
         spool = tmp_path / "data" / "spool"
         await until(lambda: not list(spool.glob("*")), deadline=30, what="nothing is left on disk")

@@ -139,7 +139,10 @@ async def test_of_two_ids_for_one_number_the_first_settles(world, told):
     assert await world.why() == {"p2": ("other-id", False)}
 
 
-async def test_a_report_whose_message_is_settled_meanwhile_is_matched_again(world, told, dsn):
+async def test_a_report_whose_message_is_settled_meanwhile_is_matched_again(
+    world, told, dsn, monkeypatch
+):
+    monkeypatch.setattr(report_matching, "LOCK_TIMEOUT", "20s")
     first, _ = await world.batch([ONE, TWO])
     await world.store(told("p1", ONE))
     answer = await connect(dsn)

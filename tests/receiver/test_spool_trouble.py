@@ -70,7 +70,10 @@ async def test_what_follows_a_record_that_cannot_be_cut_off_is_read(folder, monk
     assert sorted(kept) == [b"first", b"second"]
 
 
-async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(database, folder):
+async def test_what_is_behind_damage_is_set_aside_and_not_thrown_away(
+    database, folder, monkeypatch
+):
+    monkeypatch.setattr("dispatcher.receiver.intake.REPLAY_INTERVAL_SECONDS", 600.0)
     dead = await spooled(database, folder, "p1", "p2", "p3")
     dead._spool.close()
     (file,) = folder.iterdir()

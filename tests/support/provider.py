@@ -93,7 +93,7 @@ async def provider(**arguments: Any) -> AsyncIterator[Simulator]:
         yield simulator
 
 
-async def seen(simulator: Simulator, condition: Callable[[], bool], deadline: float = 20) -> None:
+async def seen(simulator: Simulator, condition: Callable[[], bool], deadline: float = 60) -> None:
     """Wait until *condition* holds for what the simulator has seen."""
     async with asyncio.timeout(deadline):
         await simulator.until(condition)

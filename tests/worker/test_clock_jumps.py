@@ -334,8 +334,13 @@ async def test_flow_control_measures_on_after_a_jump_back(db):
         "INSERT INTO dispatcher.app (name, numbers_per_second, rate, slowed_at, window_at)"
         " VALUES ('default', 600, 300, clock_timestamp(), clock_timestamp())"
     )
-    [row] = await db.fetch(sql("circuits"), ["default"])
-    assert row["just_slowed"]
+
+    async def just_slowed() -> bool:
+        await db.execute("UPDATE dispatcher.app SET slowed_at = clock_timestamp()")
+        [row] = await db.fetch(sql("circuits"), ["default"])
+        return row["just_slowed"]
+
+    await until(just_slowed, what="it was slowed down within a second")
     await jump(db, "-1 day")
     for statement in ("circuits", "lock_circuits"):
         [row] = await db.fetch(sql(statement), ["default"])

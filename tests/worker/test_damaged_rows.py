@@ -393,7 +393,7 @@ async def test_a_request_whose_parts_are_all_refused_waits(db, workers, sim):
     assert worker.code is None
 
 
-WAITING_LONG = "SELECT count(*) = 4 FROM dispatcher.queue WHERE due_at > now() + interval '590 s'"
+WAITING_LONG = "SELECT count(*) = 4 FROM dispatcher.queue WHERE due_at > now() + interval '300 s'"
 
 
 async def test_a_refused_part_leaves_no_token_in_flight(hands):
@@ -614,7 +614,7 @@ async def test_results_that_are_all_refused_open_the_circuit(db, workers, sim):
     await until(lambda: all_out(db), deadline=60, what="the others are sent")
     ended = await states(db)
     assert ended.keys() == {"accepted", "unsure"}
-    assert ended["unsure"] <= 400
+    assert ended["unsure"] <= 800  # of 1,500
     assert worker.code is None
 
 

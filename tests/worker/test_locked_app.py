@@ -249,7 +249,7 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
     assert not [line for line in logs if "the database is away" in line["event"]]
     await forgotten.execute("ROLLBACK")
     await until(lambda: states_are(hands.db, "held", {"unsure": 2}), deadline=10)
-    assert not recorder._locked_apps
+    await until(lambda: not recorder._locked_apps, what="it is known to be free")
     await recorder.finish(task)
 
 

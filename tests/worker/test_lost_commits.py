@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import asyncpg
+import pytest
 from structlog.testing import capture_logs
 from support.messages import states
 
@@ -21,9 +22,16 @@ from dispatcher.db.database import Connection, Database
 from dispatcher.db.split import split
 from dispatcher.db.workers import release_unsent, resend_unsure
 from dispatcher.telemetry import Metrics
+from dispatcher.worker import recorder as recording
 from dispatcher.worker.circuit_breaker import CircuitBreaker
 from dispatcher.worker.in_flight import MAX_UNCONFIRMED, InFlight
 from dispatcher.worker.recorder import Recorder
+
+
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch):
+    """Let a recorder write to its end, also on a machine that stands still."""
+    monkeypatch.setattr(recording, "GRACE_SECONDS", 60.0)
 
 
 async def test_a_batch_whose_record_was_lost_becomes_unsure(hands):

@@ -1,5 +1,6 @@
 """A provider that no connection can be made to: nothing was sent, so nothing is unsure."""
 
+import asyncio
 import itertools
 import socket
 from collections.abc import Iterator
@@ -24,6 +25,14 @@ def silence() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """The address of a port at which nobody listens, and that nobody else is given."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
 @pytest.mark.parametrize("times", [("1s", "5s"), ("5s", "1s")], ids=["request", "connect"])
 @pytest.mark.slow
 async def test_whichever_time_out_is_the_first_nothing_is_unsure(db, workers, silence, times):
@@ -39,12 +48,10 @@ async def test_whichever_time_out_is_the_first_nothing_is_unsure(db, workers, si
 
 
 @pytest.mark.slow
-async def test_a_host_that_cannot_send_stops_only_its_own_claims(db, workers, sim):
+async def test_a_host_that_cannot_send_stops_only_its_own_claims(db, workers, sim, nowhere):
     good = await workers.start({"default": app_at(sim.url)})
     await insert(db, 1)
     await seen(sim, lambda: sim.ledger.numbers == 1)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
     # A heartbeat each 2 s: it is what marks the app.
     cut_off = await workers.start({"default": app_at(nowhere, timeout="1s")}, lease="11s")
     numbers = itertools.count(1)
@@ -57,6 +64,7 @@ async def test_a_host_that_cannot_send_stops_only_its_own_claims(db, workers, si
         return stopped()
 
     await until(stopped_in_time, what="it notices")
+    await asyncio.sleep(1.0)  # a claim that had begun before it noticed ends
     claimed = "SELECT count(*) FROM dispatcher.batch WHERE worker = 2 AND state = 'open'"
     await until(lambda: is_none(db, claimed), what="it gives back what it had")
     before = await db.fetchval("SELECT count(*) FROM dispatcher.batch WHERE worker = 2")

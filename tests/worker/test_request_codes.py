@@ -89,7 +89,7 @@ async def test_an_account_code_pauses_the_app_and_keeps_messages(play, db):
 
 
 async def test_a_paused_app_is_probed_by_one_message_at_a_time(play, db):
-    (scene,) = (await play({"probed": [RequestCode(code="E000112")]}, timeout="1s")).values()
+    (scene,) = (await play({"probed": [RequestCode(code="E000112")]})).values()
     waits = []
     for seen in range(1, 5):
         assert len(scene.sim.journal) == seen

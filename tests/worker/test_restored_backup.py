@@ -170,7 +170,7 @@ async def test_what_would_go_on_is_ended_before_the_queue_is_read(hands):
     )
     beat = await heartbeat(hands.database, hands.id)
     await hands.db.execute(OLD.format("30 min"))
-    await slow_queue(hands.db, 2.0)
+    await held_queue(hands.db)
     looking = asyncio.create_task(heartbeat(hands.database, hands.id, last_at=beat.at))
     held = "SELECT restored_at IS NOT NULL FROM dispatcher.installation"
     await until(lambda: hands.db.fetchval(held))
@@ -182,6 +182,7 @@ async def test_what_would_go_on_is_ended_before_the_queue_is_read(hands):
     audit = "SELECT action FROM dispatcher.audit WHERE target = 'list ' || $1"
     assert await hands.db.fetchval(audit, str(loading)) == "load"
     assert not looking.done()
+    await hands.db.execute("INSERT INTO public.go VALUES (1)")
     assert (await looking).paused == ["default"]
 
 
@@ -204,6 +205,19 @@ async def test_a_resend_under_way_is_found_in_the_queue(hands, dsn):
     assert (await looking).paused == ["default"]
 
 
+async def held_queue(db) -> None:
+    """Let the queue be read only once `go` has a row."""
+    await db.execute(
+        "CREATE TABLE public.go (n int);"
+        "CREATE FUNCTION public.until_go() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+        " WHILE NOT EXISTS (SELECT FROM public.go) LOOP PERFORM pg_sleep(0.02); END LOOP;"
+        " RETURN true; END $$;"
+        "ALTER TABLE dispatcher.queue RENAME TO rows_of_queue;"
+        "CREATE VIEW dispatcher.queue AS SELECT * FROM dispatcher.rows_of_queue"
+        " WHERE public.until_go()"
+    )
+
+
 async def slow_queue(db, seconds: float) -> None:
     """Let each row of the queue take some seconds to read, as many rows on a cold disk."""
     await db.execute(
@@ -218,8 +232,8 @@ async def test_a_heartbeat_after_a_restore_has_time_for_the_queue(hands):
     await hands.insert(1)
     beat = await heartbeat(hands.database, hands.id)
     await hands.db.execute(OLD.format("30 min"))
-    await slow_queue(hands.db, 1.0)
-    paused = await heartbeat(hands.database, hands.id, last_at=beat.at, seconds=0.5)
+    await slow_queue(hands.db, 4.0)
+    paused = await heartbeat(hands.database, hands.id, last_at=beat.at, seconds=3.0)
     assert paused.paused == ["default"]
     assert (await heartbeat(hands.database, hands.id, last_at=paused.at)).paused == []
 

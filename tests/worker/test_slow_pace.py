@@ -12,6 +12,7 @@ from dispatcher.db import pace
 from dispatcher.db.database import connect
 
 SLOW = 0.2  # numbers a second: one every five seconds
+SLOWER = 0.02  # one every fifty, where no test waits for the next one
 PACE_LOCKED = (
     "SELECT count(*) > 0 FROM pg_stat_activity"
     " WHERE query LIKE '%next_grant_at%' AND wait_event_type = 'Lock'"
@@ -19,12 +20,15 @@ PACE_LOCKED = (
 
 
 @pytest.fixture
-async def waiting(db, workers, sim):
+async def waiting(request, db, workers, sim):
     """A worker that has sent the first of ten messages; the next one is due seconds later."""
+    pace = getattr(request, "param", SLOW)
     ids = await insert(db, 10)
-    worker = await workers.start({"default": app_at(sim.url, numbers_per_second=SLOW)})
+    worker = await workers.start({"default": app_at(sim.url, numbers_per_second=pace)})
     await seen(sim, lambda: sim.ledger.numbers == 1)
-    await until(lambda: nothing_is_claimed(db), deadline=4, what="the first one is recorded")
+    await until(
+        lambda: nothing_is_claimed(db), deadline=0.8 / pace, what="the first one is recorded"
+    )
     return worker, ids
 
 
@@ -32,6 +36,7 @@ async def nothing_is_claimed(db) -> bool:
     return not await db.fetchval("SELECT count(*) FROM dispatcher.batch WHERE state = 'open'")
 
 
+@pytest.mark.parametrize("waiting", [SLOWER], indirect=True)
 async def test_a_cancel_reaches_all_but_the_one_being_sent(db, waiting):
     _, ids = waiting
     assert await db.fetchval("SELECT dispatcher.cancel($1)", ids) == 9
@@ -57,12 +62,13 @@ async def test_an_urgent_message_is_the_next_one(db, sim):
     )
 
 
+@pytest.mark.parametrize("waiting", [SLOWER], indirect=True)
 async def test_a_stop_does_not_wait_for_the_next_one(db, waiting):
     worker, _ = waiting
     began = monotonic()
     worker.terminate()
     assert await worker.ended() == 0
-    assert monotonic() - began < 4.5  # the next one is due after 5 s
+    assert monotonic() - began < 25  # the next one is due after 50 s
     assert await states(db) == {"accepted": 1, "queued": 9}
 
 
@@ -108,7 +114,7 @@ async def test_another_try_of_a_request_delays_the_next_grant(db, database, hand
     await db.execute("UPDATE dispatcher.app SET numbers_per_second = 0.2, rate = 0.2")
     await hands.insert(1)
     [batch] = await hands.claim()
-    ahead = "SELECT date_part('epoch', next_at - clock_timestamp()) FROM dispatcher.app"
+    ahead = "SELECT date_part('epoch', next_at) FROM dispatcher.app"
     once = await db.fetchval(ahead)
     await pace.charge_again(database, batch)
     assert await db.fetchval(ahead) - once == pytest.approx(1 / SLOW, abs=1)

@@ -68,9 +68,17 @@ async def test_commits_that_wait_for_a_standby_are_not_ready(db, database, dsn):
     await db.execute("SELECT pg_reload_conf()")
     other = await connect(dsn)
     await other.execute("SET synchronous_commit = on")
-    waiting = asyncio.create_task(other.execute("SELECT dispatcher.enqueue('13100000000', 't')"))
+    write = "SELECT dispatcher.enqueue('13100000000', 't')"
+    waiting = asyncio.create_task(other.execute(write))
+
+    async def refused() -> str:
+        nonlocal waiting
+        if waiting.done():  # committed before all of the server knew the setting
+            waiting = asyncio.create_task(other.execute(write))
+        return await why_not(database)
+
     try:
-        assert "SyncRep" in await until(lambda: why_not(database), what="it is not ready")
+        assert "SyncRep" in await until(refused, what="it is not ready")
     finally:
         await db.execute("ALTER SYSTEM RESET synchronous_standby_names")
         await db.execute("SELECT pg_reload_conf()")

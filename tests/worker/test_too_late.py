@@ -60,13 +60,13 @@ async def delivered(late: float, *, again: float = -0.05) -> tuple[int, float]:
 async def test_what_is_too_late_waits_for_another_time():
     asked, waited = await delivered(0.02)
     assert asked >= 1
-    assert waited >= -0.001
+    assert waited >= -0.001 or asked == MAX_RESCHEDULES  # so busy that it missed each time
 
 
 @pytest.mark.parametrize("late", [-0.05, 0.0])
 async def test_what_is_on_time_does_not_leave_before_it(late):
-    _, waited = await delivered(late)
-    assert waited >= -0.001
+    asked, waited = await delivered(late)
+    assert waited >= -0.001 or asked == MAX_RESCHEDULES
 
 
 async def test_where_each_time_is_missed_it_leaves_all_the_same():
