@@ -190,7 +190,7 @@ async def test_no_answered_reply_is_lost_in_kills(tmp_path, workers, drill_secon
             what="every answered reply is in the database",
         )
         db = await connect(server.dsn)
-        await until(lambda: db.fetchval(ALL_REPLIES_TOLD), what="each reply is told of, once")
+        await until(lambda: db.fetchval(ALL_REPLIES_TOLD), what="each reply has one event")
         stored = await db.fetchval("SELECT count(*) FROM dispatcher.reply")
         left = await db.fetchval(
             "SELECT count(*) FROM dispatcher.reply r WHERE r.text = 'R' AND NOT EXISTS ("
@@ -199,7 +199,7 @@ async def test_no_answered_reply_is_lost_in_kills(tmp_path, workers, drill_secon
         )
         await db.close()
         print(f"\n{rate:.0f} replies/s sent: {dict(sender.answers)}; {dict(drill.blows)}")  # noqa: T201 - the figures
-        print(f"{len(answered)} answered 200, {stored} stored, all told of, 0 lost")  # noqa: T201 - the figures
+        print(f"{len(answered)} answered 200, {stored} stored, each with its event, 0 lost")  # noqa: T201 - the figures
         assert len(answered) > count / 10  # a slow machine takes in less, and loses none of it
         assert left == 0
         assert set(sender.answers) <= {"200", "refused", "cut"}
@@ -277,11 +277,11 @@ async def test_no_answered_report_is_lost_in_kills(tmp_path, workers, drill_seco
         )
         db = await connect(server.dsn)
         # In one look, and perhaps later: what was cut off may still come from disk.
-        await until(lambda: db.fetchval(ALL_TOLD), what="each report is told of, once")
+        await until(lambda: db.fetchval(ALL_TOLD), what="each report has one event")
         stored = await db.fetchval("SELECT count(*) FROM dispatcher.report")
         await db.close()
         print(f"\n{rate:.0f} reports/s sent: {dict(sender.answers)}; {dict(drill.blows)}")  # noqa: T201 - the figures
-        print(f"{len(answered)} answered 200, {stored} stored, all told of, 0 lost")  # noqa: T201 - the figures
+        print(f"{len(answered)} answered 200, {stored} stored, each with its event, 0 lost")  # noqa: T201 - the figures
         assert len(answered) > count / 10  # a slow machine takes in less, and loses none of it
         assert set(sender.answers) <= {"200", "refused", "cut"}
         spool = tmp_path / "data" / "spool"
