@@ -38,6 +38,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _UNMARKED_UTF_16 = ((slice(1, 4, 2), "utf-16-le"), (slice(0, 3, 2), "utf-16-be"))
 _BOM = b"\xef\xbb\xbf"
 _AROUND = b"\0 \t\r\n"
+# A token, perhaps with something beside it; a longer run of digits is none.
 _HEX_RUN = re.compile(rb"(?<![0-9a-f])[0-9a-f]{%d,%d}(?![0-9a-f])" % (2 * TOKEN_BYTES, 64))
 _MAX_TOKENS = 5000  # of one push, and some more
 _MAX_ODD_CHARACTERS = 256  # of a value that is made plain: NFKC of 16,000 marks takes seconds

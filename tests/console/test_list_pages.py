@@ -265,6 +265,12 @@ async def test_a_load_whose_process_died_is_taken_up(operator, db):
     )
     assert "It waits for the next heartbeat" in (await operator.get(path)).text
     assert not await list_uploads.begin_work(db, upload_id)
+    # Nor does one that lives, but was here before the load went on, or by a clock ahead.
+    for at in ("-90 s", "1 h"):
+        await db.execute(
+            f"UPDATE dispatcher.worker SET lease = '1 h', heartbeat_at = now() + interval '{at}'"
+        )
+        assert not await list_uploads.begin_work(db, upload_id), at
     await db.execute("UPDATE dispatcher.worker SET heartbeat_at = now()")
     assert "3 messages enqueued." in await shown(operator, path, "loaded")
     assert await db.fetchval("SELECT count(*) FROM dispatcher.message") == 3

@@ -360,7 +360,9 @@ def test_a_second_answer_that_names_results_leaves_a_refusal_in_doubt(http_statu
     later = {"code": "E000510", "description": "", "result": [{**TAKEN, "status": "E200015"}]}
     refusal, success = json.dumps(later).encode(), json.dumps(REFUSAL).encode()
     other_list = refusal[:-1] + b',"Result":' + json.dumps([TAKEN]).encode() + b"}"
-    for body in (refusal + success, refusal + b"\n" + success, other_list):
+    by_id = b'{"result":[{"smsMsgId":"x_1","status":"000000"}]}'
+    by_number = b'{"result":[{"originTo":"+8613112345678","status":"E200015"}]}'
+    for body in (refusal + success, refusal + b"\n" + success, other_list, by_number + by_id):
         answer = read_answer(http_status, body)
         assert isinstance(answer, NoReply), body
         assert answer.sent

@@ -340,8 +340,10 @@ async def test_an_unreadable_push_of_an_unsure_request_stays(db, database, rows)
     await prune_all(database)
     assert await db.fetchval("SELECT array_agg(digest) FROM dispatcher.unreadable_push") == [b"a"]
     await operator.forget(db, "me", "+8613112345678")
-    kept = await db.fetch("SELECT body, tokens FROM dispatcher.unreadable_push")
-    assert [tuple(row) for row in kept] == [(b"", ["unsure"])]
+    kept = await db.fetch(
+        "SELECT body, tokens, read_at IS NULL AS listed FROM dispatcher.unreadable_push"
+    )
+    assert [tuple(row) for row in kept] == [(b"", ["unsure"], False)]
     await db.execute("UPDATE dispatcher.batch SET unsure_at = now() - interval '1 day'")
     assert await resend_unsure(database, 1) == (0, 0)
     await db.execute("SELECT dispatcher.settle('unsure', 'sent')")

@@ -1037,7 +1037,8 @@ async def test_of_two_ids_for_a_message_without_one_is_taken(world, told):
     assert await world.why() == {other: ("other-id", False)}
 
 
-async def test_a_late_report_without_a_number_may_be_of_what_was_sent_again(world, told):
+@pytest.mark.parametrize("to", [None, "+8613100000***"])
+async def test_a_late_report_without_a_number_may_be_of_what_was_sent_again(world, told, to):
     """One of the two messages was sent again since, and accepted: the report may be of it."""
     ids = await world.batch([ONE, TWO])
     await world.db.execute("SELECT dispatcher.settle('t1', 'resend')")
@@ -1048,7 +1049,7 @@ async def test_a_late_report_without_a_number_may_be_of_what_was_sent_again(worl
         ids[0],
     )
     await world.accept(ids[:1], ["p2"], token="second")
-    await world.store(told("p1", None))
+    await world.store(told("p1", to))
     await world.match()
     assert await world.states() == {ids[0]: ("accepted", "p2"), ids[1]: ("queued", None)}
     assert await world.why() == {"p1": ("no-number", True)}

@@ -9,7 +9,7 @@ import pytest
 from receiving_end import FORM, TOKEN, Receiver, form, receiver, stored
 from support.waiting import until
 
-from dispatcher.db.reports import replay_unreadable, unreadable
+from dispatcher.db.reports import keep_unreadable, replay_unreadable, unreadable
 from dispatcher.receiver.intake import Intake
 from dispatcher.receiver.routes import ReportRoutes
 from dispatcher.receiver.verification import Signatures
@@ -195,3 +195,13 @@ async def test_events_get_places_while_no_report_is_matched(dsn, db, tmp_path):
         await db.execute("SELECT dispatcher.cancel(ARRAY[$1::bigint])", message)
         await until(lambda: db.fetch("SELECT * FROM dispatcher.events()"), what="it has a place")
     assert await db.fetchval("SELECT count(*) FROM dispatcher.report_inbox") == 1
+
+
+async def test_a_push_that_comes_again_after_it_was_emptied_is_whole(db, database):
+    """`forget` leaves the tokens of one alone; else an empty push would be listed for ever."""
+    for _ in range(2):
+        await keep_unreadable(database, b"odd", "text/plain", "odd", age=0.0, path="reports")
+        [push] = await unreadable(db)
+        assert push.body == b"odd"
+        await db.execute("UPDATE dispatcher.unreadable_push SET body = '', read_at = now()")
+        assert await unreadable(db) == []
