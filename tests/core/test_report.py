@@ -427,6 +427,7 @@ TOKEN = "0123456789abcdef" * 2
         f'{{"list":[{{"id":1,"extend":"{TOKEN}"}}]}}'.encode(),
         f"id=1&extend={TOKEN}&to=1".encode(),
         f"id=1&extend=%22{TOKEN}%22".encode(),
+        b"id=1&extend=" + b"".join(b"%%%02X" % one for one in TOKEN.encode()),
         f"<extend>{TOKEN.upper()}</extend>".encode(),
         f"id={TOKEN}9".encode(),
         f"extend={TOKEN}".encode("utf-16"),
