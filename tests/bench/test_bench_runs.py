@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SMALL = ("--rounds", "1", "--messages", "1000", "--seconds", "3", "--million", "1000")
 LARGER = {
-    # The backlog must last for the urgent messages: 7 s, at less than 30,000 a second.
+    # The backlog lasts for the urgent messages, 7 s, at less than 30,000 a second; if it does not,
+    # the round is repeated with a larger one.
     "latency": ("--million", "300000"),
     # Ten million go out while a snapshot is held, so many at a time.
     "scaling": ("--messages", "5000"),
