@@ -3,7 +3,6 @@
 import asyncio
 import os
 import platform
-import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
@@ -16,6 +15,7 @@ from msgspec import Struct, field
 
 from dispatcher.bench import proc
 from dispatcher.bench.children import START_TIMEOUT_SECONDS, Child, ChildError, run_child
+from dispatcher.bench.ports import free_port
 from dispatcher.bench.statements import query
 from dispatcher.db.database import OwnConnection, connect
 from dispatcher.db.migrate import migrate
@@ -195,11 +195,3 @@ async def _wait_until_listening(receiver: Child, port: int) -> None:
         else:
             writer.close()
             return
-
-
-def free_port() -> int:
-    """Return a free port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -128,7 +128,7 @@ async def _single(address: str, _: int, seconds: float) -> float:
 async def _insert_until(connection: OwnConnection, end: float, first: int) -> int:
     insert = await connection.prepare(_insert_of(1))
     made = 0
-    while monotonic() < end:
+    while made == 0 or monotonic() < end:
         await insert.fetch(*_row(first + made))
         made += 1
     return made

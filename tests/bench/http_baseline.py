@@ -8,7 +8,8 @@ from aiohttp import web
 
 from dispatcher.bench import reports
 from dispatcher.bench.children import run_child
-from dispatcher.bench.environment import Environment, Listener, free_port
+from dispatcher.bench.environment import Environment, Listener
+from dispatcher.bench.ports import free_port
 from dispatcher.bench.results import Results
 from dispatcher.core.report import read_push
 from dispatcher.service.http import serving

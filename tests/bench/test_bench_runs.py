@@ -9,7 +9,9 @@ import pytest
 
 from dispatcher.cli.bench import BenchmarkName
 
-pytestmark = pytest.mark.slow
+TIMEOUT_SECONDS = 540.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT_SECONDS + 60)]
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--rounds", "1", "--messages", "1000", "--seconds", "3", "--million", "1000")
@@ -27,7 +29,6 @@ USUAL = tuple(
 )
 # The others take minutes, or other systems.
 RESEARCH = ("baselines", "enqueue", "reports", "scaling")
-TIMEOUT_SECONDS = 300.0
 
 
 async def run(*arguments: str) -> str:

@@ -15,12 +15,12 @@ from time import monotonic
 
 import aiohttp
 import asyncpg
-from support.ports import free_port
 from support.waiting import until
 from support.worker import START, WorkerProcess, environment
 
 from chaos.database import Database
 from chaos.workers import MODULES
+from dispatcher.bench.ports import free_port
 from dispatcher.simulator import ReportOptions, Simulator
 
 # Seconds before the policy sends again: nothing is so old, also when the database's clock jumps.

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import asyncpg
 from support.fast_forward import make_older
-from support.ports import free_port
 
+from dispatcher.bench.ports import free_port
 from dispatcher.postgres.cluster import ServerFiles, store_port
 from dispatcher.postgres.server import embedded_server
 

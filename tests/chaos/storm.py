@@ -177,6 +177,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     restorer = Restorer(server, fleet, application, simulator)
     shaking = Shaking(scene, plan, Random(dice.random()), restorer, weather)
     stills: list[Still] = []
+    watching = asyncio.create_task(_watch(stills))  # also after the faults, until all is sent
     try:
         async with asyncio.timeout(plan.seconds), asyncio.TaskGroup() as tasks:
             tasks.create_task(application.work(plan.rate))
@@ -185,7 +186,6 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
             tasks.create_task(shaking.shake())
             tasks.create_task(_hasten(Database(server.dsn)))
             tasks.create_task(_listen(scene))
-            tasks.create_task(_watch(stills))
             if scene.receiver is not None:
                 odd = report_sender.post_odd_reports(
                     scene.receiver.callback, Random(dice.random()), shaking.done
@@ -207,6 +207,7 @@ async def _storm(plan: Plan, dice: Random, scene: Scene) -> Aftermath:
     settled_in = monotonic() - began
     await scene.ears.listen(fleet.places)
     await fleet.end()
+    watching.cancel()
     db = await connect(server.dsn)
     blows = [*fleet.blows, *shaking.blows, *restorer.blows]
     verdict = await judge(

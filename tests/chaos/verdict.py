@@ -1,6 +1,6 @@
 """What must hold when the storm is over."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -53,7 +53,7 @@ async def judge(
         " FROM dispatcher.batch WHERE state = 'unsure'"
     )
     late = await _accepted_late(db, books, memory)
-    unsure, unexplained = _explain(batches, simulator, blows)
+    unsure, unexplained = _explain(batches, simulator, blows, stills)
     problems = [
         *books.problems(),
         *_promises(books, memory),
@@ -114,9 +114,13 @@ def _expired(late: list[asyncpg.Record], blows: list[Blow], stills: list[Still])
 
 
 def _explain(
-    batches: list[asyncpg.Record], simulator: Simulator, blows: list[Blow]
+    batches: list[asyncpg.Record], simulator: Simulator, blows: list[Blow], stills: Sequence[Still]
 ) -> tuple[dict[str, int], list[str]]:
-    """Say of each unsure batch why it is; only what was on its way at a fault may be."""
+    """Say of each unsure batch why it is; only what was on its way at a fault may be.
+
+    After a time in which the machine stood still a worker's time-out comes before the answer.
+    """
+    late = [(begin, end) for begin, end in stills if end - begin > TIMEOUT / 2]
     visits: dict[str, list[RequestRecord]] = {}
     for visit in simulator.journal:
         if visit.token is not None:
@@ -126,7 +130,7 @@ def _explain(
     unexplained = []
     for batch in batches:
         seen = visits.get(batch["token"], [])
-        if any(_was_lost(visit) for visit in seen):
+        if any(_was_lost(visit, late) for visit in seen):
             why["answer lost"] += batch["messages"]
         elif any(
             blow.worker in (None, batch["worker"])
@@ -149,11 +153,12 @@ def _explain(
     return why, unexplained
 
 
-def _was_lost(visit: RequestRecord) -> bool:
+def _was_lost(visit: RequestRecord, stills: Sequence[Still]) -> bool:
     """Tell whether the answer to a request may not have come, or not have said all."""
     return (
         visit.seconds is None
         or visit.seconds > TIMEOUT / 2
         or visit.http_status == 0
         or bool(LOSSY.intersection(visit.faults))
+        or any(begin - TIMEOUT < visit.at < end + LATE for begin, end in stills)
     )

@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 import yaml
 from checks import DEPLOY, needed
-from support.ports import free_port
 from support.waiting import until
+
+from dispatcher.bench.ports import free_port
 
 
 @pytest.fixture

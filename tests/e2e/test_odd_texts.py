@@ -2,10 +2,10 @@
 
 import pytest
 from support.messages import finished
-from support.ports import free_port
 from support.provider import app_at
 from support.waiting import until
 
+from dispatcher.bench.ports import free_port
 from dispatcher.simulator import Options, ReportOptions
 from dispatcher.simulator.ledger import fingerprint
 

@@ -22,6 +22,7 @@ from everystep.steps import POSTGRES
 MOST_LATE = 0.05  # seconds
 LOOK = 0.1  # seconds between two looks
 WEIGHT = 0.05  # of the last look in the mean
+STOOD_STILL = 3.0  # seconds late: time-outs of the scene may have ended what would have gone well
 BETWEEN_STARTS = 0.5  # seconds: what a start costs shows in the next looks
 
 
@@ -41,6 +42,7 @@ class Lane:
         self._mortal: asyncio.LifoQueue[Server] = asyncio.LifoQueue()
         self._servers: list[Server] = []
         self._running = 0
+        self._stood_still = 0.0  # when this process was so late, on the monotonic clock
         self._may_start = asyncio.Event()
         self._starting = asyncio.Lock()
 
@@ -71,7 +73,10 @@ class Lane:
                 self._may_start.set()
             due = monotonic() + LOOK
             await asyncio.sleep(LOOK)
-            late += WEIGHT * (monotonic() - due - late)
+            behind = monotonic() - due
+            if behind > STOOD_STILL:
+                self._stood_still = monotonic()
+            late += WEIGHT * (behind - late)
 
     async def _turn(self) -> None:
         """Wait until a run may start; they do so one after the other."""
@@ -92,6 +97,7 @@ class Lane:
         server = self._shared
         await self._turn()
         self._running += 1
+        began = monotonic()
         try:
             if job.fault == POSTGRES:
                 server = (
@@ -107,6 +113,9 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - what plays the scene is broken, not the service
             result = Result(job, broken=f"{type(error).__name__}: {error}")
         self._running -= 1
+        if result.problems and self._stood_still > began:  # it shows nothing, and is repeated
+            result.broken = f"the machine stood still: {result.problems[0]}"
+            result.problems = []
         if result.folder:
             kept = self._kept / f"{self._folder.name}-run-{number}"
             shutil.move(result.folder, kept)

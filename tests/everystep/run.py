@@ -15,10 +15,10 @@ from urllib.parse import parse_qs
 import asyncpg
 from support.exactness import read_books
 from support.fast_forward import forget_heartbeat
-from support.ports import free_port
 from support.provider import app_at, provider
 from support.worker import environment
 
+from dispatcher.bench.ports import free_port
 from dispatcher.db.database import connect
 from dispatcher.simulator import Simulator
 from everystep import verdict

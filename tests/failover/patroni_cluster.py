@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from support.ports import free_port
 from support.waiting import until
 
+from dispatcher.bench.ports import free_port
 from dispatcher.postgres.programs import (
     SystemUser,
     find_programs,

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from support.ports import free_port
-
+from dispatcher.bench.ports import free_port
 from dispatcher.postgres.programs import find_programs, run_program, server_user, start_program
 
 DEADLINE = 60.0

@@ -14,11 +14,11 @@ import asyncpg
 import pytest
 from support.exactness import read_books
 from support.messages import finished, insert
-from support.ports import free_port
 from support.provider import app_at, seen
 from support.waiting import until
 from support.worker import WorkerProcess
 
+from dispatcher.bench.ports import free_port
 from dispatcher.db.database import connect
 from dispatcher.db.dsn import read_address
 from dispatcher.postgres.cluster import ServerFiles

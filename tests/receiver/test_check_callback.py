@@ -1,11 +1,12 @@
 """`dispatcher check` sends a test report to the public address, and sees it arrive."""
 
 import pytest
-from support.ports import free_port
 from support.provider import app_at
 from support.service import command
 from support.waiting import until
 from test_reports_end_to_end import TOKEN
+
+from dispatcher.bench.ports import free_port
 
 
 @pytest.fixture

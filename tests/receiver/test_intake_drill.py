@@ -14,11 +14,11 @@ import pytest
 from chaos.database import running_server
 from steady_sender import Report, SteadySender
 from support.messages import insert
-from support.ports import free_port
 from support.provider import app_at, provider_process
 from support.waiting import until
 
 from dispatcher.bench import proc
+from dispatcher.bench.ports import free_port
 from dispatcher.db.database import connect
 from dispatcher.db.errors import UNAVAILABLE_ERRORS
 

@@ -3,10 +3,10 @@
 import pytest
 from support.exactness import read_books
 from support.messages import insert, states
-from support.ports import free_port
 from support.provider import app_at
 from support.waiting import until
 
+from dispatcher.bench.ports import free_port
 from dispatcher.core.report_matching import Backlog
 from dispatcher.db import reports
 from dispatcher.simulator import ReportOptions, read_faults

@@ -5,6 +5,7 @@ the environment at its own start (PYTHONPATH, LD_PRELOAD) has no effect on it.
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -89,7 +90,8 @@ class ForkedProcess:
     def send_signal(self, signum: signal.Signals) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, signum)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, signum)
 
     def terminate(self) -> None:
         """Ask it to stop."""

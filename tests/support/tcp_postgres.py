@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
+from dispatcher.bench.ports import free_port
 from dispatcher.postgres.programs import find_programs, run_program, server_user, start_program
-from support.ports import free_port
 
 DEADLINE = 60.0
 LOOPBACK = "127.0.0.1"

@@ -4,7 +4,7 @@
 -- Begin a transaction whose client may not fall silent in the middle of it. A client that is frozen
 -- there would hold its locks, for one on the rate limit of an app, and all other workers would wait
 -- for it; so the server ends the session, which is a ROLLBACK. A client that runs has cut it itself
--- by then (database.PATIENCE), and one that waits for a slow statement is not idle.
+-- by then (database.TRANSACTION_TIMEOUT_SECONDS), and one that waits for a slow statement is not idle.
 -- The lock timeout is shorter: else the frozen client's other transactions, which wait behind the
 -- first, would come to hold the lock one after the other. A caller that gives up tries again.
 -- The isolation is named because a database or a role may have another default: each second look
@@ -19,7 +19,7 @@ SET LOCAL lock_timeout = '4s';
 SET LOCAL row_security = off
 
 -- name: lock_timeout
--- Set how long a statement of this transaction waits for a lock.
+-- Set how long each statement of this transaction waits for a lock.
 -- $1 time
 SELECT set_config('lock_timeout', $1, true)
 
@@ -33,11 +33,6 @@ SELECT
     set_config('plan_cache_mode', 'force_generic_plan', true),
     set_config('jit', 'off', true)
 
--- name: set_lock_timeout
--- Set how long each statement of this transaction waits for a lock.
--- $1 time
-SELECT set_config('lock_timeout', $1, true)
-
 -- name: ping
 -- Return whether the database is read-only, and whether commits of this role wait for a synchronous
 -- standby since seconds.
@@ -49,13 +44,13 @@ SELECT
           AND datname = current_database()
     ) AS commits_wait
 
--- name: database_epoch
--- Return the same in seconds since 1970.
-SELECT date_part('epoch', clock_timestamp())
-
 -- name: database_time
 -- Return the time that decides, whatever the local clock shows.
 SELECT clock_timestamp()
+
+-- name: database_epoch
+-- Return the same in seconds since 1970.
+SELECT date_part('epoch', clock_timestamp())
 
 -- name: connection_limit
 -- Return how many connections this role, or all roles together to this database, may have; null for

@@ -8,7 +8,7 @@ PORTS = range(15_000, 30_000)  # below those that clients are given
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at, and that nobody is given who asks for any."""
+    """Return a port of 127.0.0.1 that nobody has, and nobody gets who asks for any."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as probe:
