@@ -18,8 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 from hypothesis import settings
+from support.patient import PatientDatabase
 
-from dispatcher.db.database import Database, connect, create_pool
+from dispatcher.db.database import Database, Pool, connect, create_pool
 from dispatcher.db.migrate import migrate
 from dispatcher.postgres.server import embedded_server
 
@@ -258,11 +259,23 @@ async def db(dsn) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def database(dsn) -> AsyncIterator[Database]:
+async def pool(dsn) -> AsyncIterator[Pool]:
     """A pool of connections to this test's database."""
     pool = await create_pool(dsn, min_size=0, max_size=5)
-    yield Database(dsn, pool)
+    yield pool
     pool.terminate()
+
+
+@pytest.fixture
+def database(dsn, pool) -> Database:
+    """This test's database, for transactions that may stand still with the machine."""
+    return PatientDatabase(dsn, pool)
+
+
+@pytest.fixture
+def strict_database(dsn, pool) -> Database:
+    """The same, with the time-outs of a worker."""
+    return Database(dsn, pool)
 
 
 def database_dsn(server: str, name: str) -> str:

@@ -158,7 +158,9 @@ async def test_a_cancel_waits_a_little_for_what_is_held(two, db, dsn):
         async with db.transaction():
             await db.execute("SELECT FROM dispatcher.queue WHERE campaign = 'may.csv' FOR UPDATE")
             assert await campaigns.cancel_all(operator, "may.csv", held_seconds=0.1) == 0
-            waiting = asyncio.create_task(campaigns.cancel_all(operator, "may.csv"))
+            waiting = asyncio.create_task(
+                campaigns.cancel_all(operator, "may.csv", held_seconds=60)
+            )
             await asyncio.sleep(0.2)
         assert await waiting == 3
 

@@ -169,12 +169,12 @@ async def test_a_demo_that_is_kept_can_be_looked_at_until_ctrl_c(folder, environ
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.slow
 async def test_a_demo_that_is_stopped_half_way_leaves_nothing(folder, environ, sign):
-    async with demo(environ) as process:
+    async with demo(environ, "--keep") as process:  # it has not ended, however late the signal is
         await read_until(process, "inserted into dispatcher.message")
         assert len(processes_of(folder)) > 4  # itself, the broom, PostgreSQL, simulator, worker
         process.send_signal(sign)
-        _, err = await process.communicate()
-    if sign is not signal.SIGKILL:
+        out, err = await process.communicate()
+    if sign is not signal.SIGKILL and b"Ctrl-C ends it" not in out:
         assert (process.returncode, err) == (1, b"dispatcher: interrupted.\n")
     await nothing_is_left(folder)
 

@@ -11,6 +11,13 @@ from dispatcher.console import ConsoleBackend, console_routes
 from dispatcher.service.http import serving
 
 
+@pytest.fixture(autouse=True)
+def patient_queries(monkeypatch) -> None:
+    """A machine that stands still for seconds is no database that does not answer."""
+    for name in ("QUERY", "ACTION", "CACHED_QUERY"):
+        monkeypatch.setattr(f"dispatcher.console.backend.{name}_TIMEOUT_SECONDS", 60.0)
+
+
 @pytest.fixture
 def backend(database) -> ConsoleBackend:
     """What the console reads and does in the database."""
@@ -29,7 +36,7 @@ async def console(backend) -> AsyncIterator[str]:
     tasks = asyncio.all_tasks()
     lists = [task for task in tasks if task.get_coro().__qualname__ == "ListPages._run"]
     if lists:
-        await asyncio.wait(lists, timeout=30)
+        await asyncio.wait(lists, timeout=60)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ async def provider() -> AsyncIterator[Simulator]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def scene(browser, dsn, provider) -> AsyncIterator[Scene]:
-    settings = app_settings(provider.url, timeout="5")
+    settings = app_settings(provider.url)
     async with running(dsn, **settings, DISPATCHER_CONSOLE_TOKEN=TOKEN) as service:
         context = await browser.new_context()
         context.set_default_timeout(DEADLINE * 1000)
@@ -141,16 +141,28 @@ async def test_a_wrong_token_shows_nothing(scene):
     await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
+# Notes every headline and rate of the dashboard, which may come and go between two looks.
+SHOWN = """() => {
+    window.shown = [];
+    const text = (each) => document.querySelector(each)?.textContent.trim();
+    const note = () => shown.push([text("h1"), text(".rate .big")]);
+    const all = {subtree: true, childList: true, characterData: true};
+    new MutationObserver(note).observe(document.body, all);
+}"""
+
+
 async def test_the_dashboard_follows_messages_that_go_out(scene, db):
     page = await scene.log_in()
     card = page.get_by_role("region", name="App default")
     await expect(card).to_contain_text("0 accepted")
     await expect(page.locator("h1")).to_have_text("All is sent; nothing is due.")
+    await page.evaluate(SHOWN)
     await db.execute(INSERT, 3000)
-    await expect(page.locator("h1")).to_have_text("Messages are going out.")
-    await expect(card.locator(".rate .big")).not_to_have_text("0")
     await expect(card).to_contain_text("3,000 accepted")
     await expect(page.locator("h1")).to_have_text("All is sent; nothing is due.")
+    shown = await page.evaluate("shown")
+    assert "Messages are going out." in {headline for headline, _ in shown}
+    assert {rate for _, rate in shown} - {"0", None}
     assert scene.errors == []
 
 

@@ -72,7 +72,7 @@ async def campaign(db) -> str:
 
 async def counted(operator, path: str) -> str:
     """Return a page once the campaign on it is counted."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "being counted" in (page := (await operator.get(path)).text):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return page
@@ -176,7 +176,7 @@ async def test_what_was_rejected_of_a_campaign_is_requeued(operator, campaign, d
     path = answer.headers["Location"]
     assert "Requeue 4 messages?" in (await operator.get(path)).text
     await operator.post(path, {"form_token": token})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "4 of 4 wait again" not in (await operator.get(path)).text:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     left = await db.fetch("SELECT state FROM dispatcher.message_status WHERE id <= 6 ORDER BY id")

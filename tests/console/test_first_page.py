@@ -150,7 +150,7 @@ async def test_dashboard_and_status_name_cause_and_next_step(name, db, dsn):
     failure = FAILURES[name]
     async with Simulator({"key": "secret"}) as simulator:
         await simulator.faults.arm(read_faults(failure.faults.encode()))
-        settings = app_settings(simulator.url, timeout="5") | failure.app
+        settings = app_settings(simulator.url) | failure.app
         async with running(
             dsn, **settings, **failure.service, DISPATCHER_CONSOLE_TOKEN=TOKEN
         ) as service:

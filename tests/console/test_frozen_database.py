@@ -42,19 +42,25 @@ FORMS = (
 LIMIT_SECONDS = 7.5  # two time-outs one after the other would take 8
 
 
+@pytest.fixture(autouse=True)
+def patient_queries() -> None:
+    """The time-outs are those of an operator's console: they are tested here."""
+
+
 @contextmanager
 def frozen(backend: int) -> Iterator[None]:
     """Freeze the PostgreSQL server of *backend* with all of its processes, as a hung host would."""
     stat = Path(f"/proc/{backend}/stat").read_text(encoding="ascii")
     server = int(stat.rpartition(")")[2].split()[1])
-    children = Path(f"/proc/{server}/task/{server}/children").read_text(encoding="ascii").split()
-    pids = [server, *map(int, children)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    os.kill(server, signal.SIGSTOP)  # first: it reaps no child any more
+    read = Path(f"/proc/{server}/task/{server}/children").read_text(encoding="ascii")
+    children = [int(pid) for pid in read.split()]
     try:
+        for pid in children:
+            os.kill(pid, signal.SIGSTOP)
         yield
     finally:
-        for pid in pids:
+        for pid in (*children, server):
             os.kill(pid, signal.SIGCONT)
 
 

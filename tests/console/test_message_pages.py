@@ -151,7 +151,7 @@ async def preview(operator, **fields: str) -> str:
 
 async def shows(operator, path: str, text: str) -> None:
     """Wait until a page shows a text."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while text not in (await operator.get(path)).text:  # noqa: ASYNC110 - a page has no event
             await asyncio.sleep(0.05)
 

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from client import TOKEN, Client
 
+from dispatcher.bench.ports import free_port
 from dispatcher.console import ProxySignIn, console_routes
 from dispatcher.service.http import serving
 
@@ -86,7 +87,7 @@ async def nginx(
         "nginx", "-e", tmp_path / "error.log", "-c", file
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -109,20 +110,20 @@ async def echo(request: web.Request) -> web.Response:
 
 
 @pytest.fixture
-async def behind(backend, sign_in, tmp_path, unused_tcp_port) -> AsyncIterator[Client]:
+async def behind(backend, sign_in, tmp_path) -> AsyncIterator[Client]:
     """A client of nginx before a console and what stands for oauth2-proxy."""
     ours = ProxySignIn(
         [ip_network("127.0.0.1/32")], "X-Auth-Request-Email", "X-Auth-Request-Groups", ROLES
     )
-    stop = asyncio.Event()
+    stop, port = asyncio.Event(), free_port()
     routes = [*console_routes(backend, TOKEN, stop, ours), web.get("/reports/{token}", echo)]
     async with (
         serving("127.0.0.1", 0, routes) as (_, console_port),
         serving("127.0.0.1", 0, sign_in.routes()) as (_, auth_port),
-        nginx(tmp_path, console_port, auth_port, unused_tcp_port),
+        nginx(tmp_path, console_port, auth_port, port),
         aiohttp.ClientSession() as session,
     ):
-        yield Client(f"http://127.0.0.1:{unused_tcp_port}", session)
+        yield Client(f"http://127.0.0.1:{port}", session)
         stop.set()
 
 
@@ -189,7 +190,7 @@ async def test_live_numbers_pass_nginx_at_once(behind, db):
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('shop')")
     headers = {"Cookie": "signed_in=yes"}
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(60),
         behind.session.get(f"{behind.url}/console/live", headers=headers) as stream,
     ):
         assert b"shop" in await stream.content.readuntil(b"\n\n")

@@ -417,7 +417,7 @@ async def test_pushes_that_cannot_be_read_have_a_page(operator, db):
 
 async def test_the_dashboard_draws_the_last_hour_of_each_app(operator, db):
     await db.execute(  # the minute must not turn meanwhile
-        "SELECT pg_sleep(61 - extract(second FROM now())) WHERE extract(second FROM now()) > 55"
+        "SELECT pg_sleep(61 - extract(second FROM now())) WHERE extract(second FROM now()) > 45"
     )
     await db.execute("INSERT INTO dispatcher.app (name) VALUES ('bank'), ('shop')")
     await db.execute(

@@ -111,12 +111,12 @@ async def test_a_refused_statement_rolls_back_and_keeps_the_connection(database)
         assert await connection.fetchval("SELECT count(*) FROM dispatcher.report") == 0
 
 
-async def test_a_client_that_falls_silent_in_a_transaction_is_cut_off(database, db):
+async def test_a_client_that_falls_silent_in_a_transaction_is_cut_off(strict_database, db):
     """As one does that is frozen there; what it holds is free again, and it gets an error."""
     heard = asyncio.Event()
 
     async def fall_silent() -> None:
-        async with database.transaction() as connection:
+        async with strict_database.transaction() as connection:
             allowed = await connection.fetchval(
                 "SELECT current_setting('idle_in_transaction_session_timeout')::interval"
             )
@@ -132,7 +132,7 @@ async def test_a_client_that_falls_silent_in_a_transaction_is_cut_off(database, 
     with pytest.raises(DatabaseUnavailable):
         await fall_silent()
     assert heard.is_set()
-    assert await database.pool.fetchval("SELECT 1") == 1
+    assert await strict_database.pool.fetchval("SELECT 1") == 1
 
 
 async def test_only_the_transaction_is_bounded_and_not_the_session(database):

@@ -21,14 +21,14 @@ async def test_a_worker_frozen_in_a_claim_does_not_stop_the_others(db, dsn, work
     )
     keeper = await connect(dsn)
     await keeper.execute(f"SELECT pg_advisory_lock({GATE})")
-    apps = {"default": app_at(sim.url, timeout="5s", numbers_per_second=100_000)}
+    apps = {"default": app_at(sim.url, numbers_per_second=100_000)}
     frozen = await workers.start(apps)
     await insert(db, 1000)
     await until(lambda: a_session_waits(db), what="it has claimed, and holds the app's pace")
     frozen.freeze()
     await keeper.close()  # and with it the lock
     other = await workers.start(apps)
-    await until(lambda: finished(db), deadline=30, what="the other takes everything")
+    await until(lambda: finished(db), deadline=90, what="the other takes everything")
     other.terminate()
     assert await other.ended() == 0
     frozen.thaw()

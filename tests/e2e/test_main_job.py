@@ -123,7 +123,7 @@ async def test_requests_are_filled_to_nine_tenths_of_their_limit(db, workers, si
 async def test_surplus_of_a_claim_keeps_its_place_in_the_queue(db, workers, sim):
     await insert_long_texts(db, 2000)
     await workers.start({"default": app_at(sim.url, concurrency=1)})
-    await until(lambda: finished(db), deadline=30)
+    await until(lambda: finished(db), deadline=60)
     numbers = [row.number for row in sim.ledger.rows()]
     assert numbers == sorted(numbers)
 

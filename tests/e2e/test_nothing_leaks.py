@@ -30,7 +30,7 @@ INSERT = """
 async def test_a_run_with_faults_logs_no_number_variable_or_secret(db, dsn):
     faults = read_faults(json.dumps(FAULTS).encode())
     async with Simulator({"key": SECRET}, faults=faults) as sim:
-        settings = app_settings(sim.url, app_secret=SECRET, timeout="5")
+        settings = app_settings(sim.url, app_secret=SECRET)
         settings |= {
             "DISPATCHER_CONSOLE_TOKEN": CONSOLE,
             "DISPATCHER_REPORT_PATH_TOKEN": REPORTS,

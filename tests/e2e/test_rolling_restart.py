@@ -44,7 +44,7 @@ async def test_a_rolling_restart_loses_doubles_and_doubts_nothing(db, dsn, worke
             crew[place] = await workers.start(apps)
     over.set()
     inserted = await loading
-    await until(lambda: finished(db), deadline=30, what="everything has its end")
+    await until(lambda: finished(db), deadline=60, what="everything has its end")
 
     books = await read_books(db, sim.ledger.rows())
     assert books.states == {"accepted": inserted}

@@ -76,12 +76,16 @@ async def test_leases_due_times_and_expiry_are_the_databases_own(db, start, sim)
     books = await read_books(db, sim.ledger.rows())
     assert not books.problems()
     assert books.accepted_twice == 0
-    assert books.states.keys() <= {"accepted", "expired"}
+    # Unsure: a time-out, on a machine that stood still for as long.
+    assert books.states.keys() <= {"accepted", "expired", "unsure"}
+    lost = "SELECT count(*) FROM dispatcher.event WHERE code = 'worker-lost'"
+    assert await db.fetchval(lost) == 0
     state = {row["id"]: row["state"] for row in books.messages}
-    assert {state[one] for one in (*later, *lasting)} == {"accepted"}
+    assert {state[one] for one in (*later, *lasting)} <= {"accepted", "unsure"}
     assert books.states["expired"] <= round(PAST_LEASE)
     sent = {row.number: row.time for row in sim.ledger.rows()}
-    late = [sent[row["recipient"]] - due for row in books.messages if row["id"] in set(later)]
+    at = [sent.get(row["recipient"]) for row in books.messages if row["id"] in set(later)]
+    late = [time - due for time in at if time is not None]
     assert 0 <= min(late) <= max(late) < 60  # a wrong clock would make it an hour
     shares = await db.fetch("SELECT worker FROM dispatcher.batch GROUP BY worker")
     assert len(shares) == 2
@@ -108,6 +112,6 @@ async def test_a_clock_too_wrong_to_sign_stops_only_its_own_worker(db, start, wo
     await seen(sim, lambda: sim.ledger.numbers >= before + len(ids))
     await until(lambda: finished(db), what="everything has its end")
     books = await read_books(db, sim.ledger.rows())
-    assert books.states.keys() == {"accepted"}
+    assert books.states.keys() <= {"accepted", "unsure"}
     assert not books.problems()
     assert await db.fetchval("SELECT paused_at IS NULL FROM dispatcher.app")

@@ -20,13 +20,15 @@ def frozen(backends: list[int]) -> Iterator[None]:
     """Freeze these, and the one that would make new ones."""
     stat = Path(f"/proc/{backends[0]}/stat").read_text(encoding="ascii")
     postmaster = int(stat.rpartition(")")[2].split()[1])
-    processes = [postmaster, *backends]
-    for pid in processes:
-        os.kill(pid, signal.SIGSTOP)
+    os.kill(postmaster, signal.SIGSTOP)  # first: it reaps no child any more
+    read = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="ascii")
+    children = [pid for pid in backends if str(pid) in read.split()]
     try:
+        for pid in children:
+            os.kill(pid, signal.SIGSTOP)
         yield
     finally:
-        for pid in processes:
+        for pid in (*children, postmaster):
             os.kill(pid, signal.SIGCONT)
 
 

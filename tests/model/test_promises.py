@@ -2,7 +2,6 @@
 
 import itertools
 from collections import Counter
-from contextlib import asynccontextmanager
 from random import Random
 
 import pytest
@@ -30,7 +29,6 @@ from dispatcher.core.result import BatchResult
 from dispatcher.db import workers
 from dispatcher.db.circuit import end_probe
 from dispatcher.db.claim import claim
-from dispatcher.db.database import Database
 from dispatcher.db.due_messages import ClaimRequest
 from dispatcher.db.record import record
 from dispatcher.db.report_matching import match
@@ -41,24 +39,6 @@ from model import promises
 MESSAGES = 4  # at a time; then they go, and others come
 ROUND = 40  # operations on the same messages
 SILENCE = 3600.0
-PATIENCE = 60.0  # seconds for a transaction
-
-
-class PatientDatabase(Database):
-    """Cuts no transaction that stands still with the machine, as a worker must."""
-
-    @asynccontextmanager
-    async def acquire(self, **_):
-        async with super().acquire(seconds=PATIENCE) as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def transaction(self, **arguments):
-        async with super().transaction(**arguments) as connection:
-            await connection.execute(
-                f"SET LOCAL idle_in_transaction_session_timeout = '{PATIENCE}s'"
-            )
-            yield connection
 
 
 class Twins:
@@ -403,7 +383,7 @@ class Twins:
 
 async def compare(db, database, *, steps: int, seed: int, policy: str) -> Counter[str]:
     """Do so many operations; return how often each had an effect."""
-    twins = Twins(db, PatientDatabase(database.dsn, database.pool), Random(seed), policy)
+    twins = Twins(db, database, Random(seed), policy)
     await twins.begin()
     for number in range(steps):
         if number % ROUND == 0:

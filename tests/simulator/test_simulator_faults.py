@@ -293,7 +293,8 @@ async def test_quota_and_white_list_refuse_under_their_conditions(client):
     assert (await client.send(ONE)).code == "E000623"
     started = time.monotonic()
     await arm(client, {"fault": "white-list", "for_seconds": 3.0})
-    assert (await client.send(ONE)).code == "E000620"
+    first = (await client.send(ONE)).code
+    assert first == "E000620" or time.monotonic() - started >= 3.0
     while (answer := await client.send(ONE)).code == "E000620":
         await asyncio.sleep(0.02)
         assert time.monotonic() - started < 30

@@ -5,6 +5,7 @@ import contextlib
 from typing import Self
 from urllib.parse import urlsplit
 
+from dispatcher.bench.ports import free_port
 from dispatcher.db.dsn import read_address
 
 
@@ -14,7 +15,7 @@ class Wire:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self._port = free_port()  # nobody is given it while the way is cut
         self._open: set[asyncio.StreamWriter] = set()
 
     @property
@@ -33,7 +34,6 @@ class Wire:
     async def mend(self) -> None:
         """Let everybody pass."""
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         """Accept no connection any more, and break those that are open."""

@@ -96,7 +96,7 @@ class WorkerProcess:
     def _works(self) -> bool:
         return any(event.get("event") == "worker started" for event in self.events())
 
-    async def ended(self, deadline: float = 30.0) -> int:
+    async def ended(self, deadline: float = 60.0) -> int:
         """Wait until it has ended; return its exit code."""
         await until(lambda: self.code is not None, deadline=deadline, what="a worker ends")
         assert self.code is not None

@@ -29,7 +29,7 @@ async def receiver(workers):
     def said():
         return next((e for e in process.events() if e.get("event") == "listening"), None)
 
-    at = await until(said, deadline=30, what="it listens")
+    at = await until(said, deadline=90, what="it listens")
     return f"http://{at['host']}:{at['port']}"
 
 
@@ -55,7 +55,7 @@ async def test_a_receiver_counts_accepted_and_refused_reports(receiver, db):
             found = samples(text).get(("dispatcher_reports_matched_total", ()), 0)
             return text if found >= 2 else ""
 
-        await until(matched, deadline=30, what="both reports are looked at")
+        await until(matched, deadline=60, what="both reports are looked at")
 
         async def unmatched() -> str:
             # They are looked up by their provider ids, a minute apart.
@@ -69,7 +69,7 @@ async def test_a_receiver_counts_accepted_and_refused_reports(receiver, db):
             found = samples(text).get(("dispatcher_reports_unmatched_total", ()))
             return text if found == 2 else ""
 
-        text = await until(unmatched, deadline=30, what="they belong to no message")
+        text = await until(unmatched, deadline=60, what="they belong to no message")
     seen = samples(text)
 
     def refused(kind: str, detail: str = "") -> float:

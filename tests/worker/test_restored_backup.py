@@ -227,7 +227,8 @@ async def slow_queue(db, seconds: float) -> None:
     )
 
 
-async def test_a_heartbeat_after_a_restore_has_time_for_the_queue(hands):
+async def test_a_heartbeat_after_a_restore_has_time_for_the_queue(hands, strict_database):
+    hands.database = strict_database
     await hands.begin()
     await hands.insert(1)
     beat = await heartbeat(hands.database, hands.id)
@@ -239,8 +240,9 @@ async def test_a_heartbeat_after_a_restore_has_time_for_the_queue(hands):
 
 
 @pytest.mark.slow
-async def test_a_start_after_a_restore_has_time_for_the_queue(hands):
+async def test_a_start_after_a_restore_has_time_for_the_queue(hands, strict_database):
     """More than the 5 s of other transactions."""
+    hands.database = strict_database
     await hands.begin()
     await hands.insert(1)
     beat = await heartbeat(hands.database, hands.id)
