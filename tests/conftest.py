@@ -20,9 +20,13 @@ import pytest
 from hypothesis import settings
 from support.patient import PatientDatabase
 
+from dispatcher.db import database as database_module
 from dispatcher.db.database import Database, Pool, connect, create_pool
 from dispatcher.db.migrate import migrate
+from dispatcher.db.queries import sql
 from dispatcher.postgres.server import embedded_server
+
+database_module.ONLY_HOST_TIMEOUT_SECONDS = 60.0  # to connect, on a machine that stands still
 
 # Tests of whole failures, and tests that run other programs: `./dev test --all` runs them.
 DRILLS = (
@@ -270,6 +274,16 @@ async def pool(dsn) -> AsyncIterator[Pool]:
 def database(dsn, pool) -> Database:
     """This test's database, for transactions that may stand still with the machine."""
     return PatientDatabase(dsn, pool)
+
+
+@pytest.fixture
+def patient_locks(monkeypatch) -> None:
+    """Lets transactions wait for a lock for as long as a test may hold it."""
+
+    def patient(name: str) -> str:
+        return sql(name).replace("lock_timeout = '4s'", "lock_timeout = '60s'")
+
+    monkeypatch.setattr(database_module, "sql", patient)
 
 
 @pytest.fixture

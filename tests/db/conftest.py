@@ -84,7 +84,7 @@ def rows(db) -> Rows:
 def until_it_waits() -> Callable[..., Awaitable[None]]:
     """Waits until the server process of a connection waits for a lock."""
 
-    async def wait(db, pid: int, *, deadline: float = 10) -> None:
+    async def wait(db, pid: int, *, deadline: float = 60) -> None:
         async with asyncio.timeout(deadline):
             while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL has no event for it
                 "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", pid

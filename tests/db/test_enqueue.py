@@ -79,7 +79,7 @@ async def test_of_two_at_once_the_second_waits_and_gets_the_firsts_id(db, dsn, u
     second = asyncio.create_task(rival.fetchval(ENQUEUE, "a", "k"))
     await until_it_waits(db, rival.get_server_pid())
     await transaction.commit()
-    assert await asyncio.wait_for(second, 10) == first
+    assert await asyncio.wait_for(second, 60) == first
     assert await count(db) == 1
     await rival.close()
 
@@ -92,7 +92,7 @@ async def test_of_two_at_once_the_second_goes_on_if_the_first_rolls_back(db, dsn
     second = asyncio.create_task(rival.fetchval(ENQUEUE, "a", "k"))
     await until_it_waits(db, rival.get_server_pid())
     await transaction.rollback()
-    assert await asyncio.wait_for(second, 10) != first
+    assert await asyncio.wait_for(second, 60) != first
     assert await count(db) == 1
     await rival.close()
 

@@ -67,6 +67,7 @@ async def test_a_message_for_next_month_holds_no_index_up(db, worker, rows):
     assert await all_steps(worker) == 4
 
 
+@pytest.mark.usefixtures("patient_locks")
 async def test_who_still_writes_is_not_waited_for(db, dsn, worker):
     await db.execute(FULL)
     application = await connect(dsn)
@@ -75,7 +76,7 @@ async def test_who_still_writes_is_not_waited_for(db, dsn, worker):
             "LOCK TABLE dispatcher.message_1_to_5000001 IN ROW EXCLUSIVE MODE"
         )
         waited = asyncio.create_task(maintenance.index_full_partitions(worker))
-        done, _ = await asyncio.wait([waited], timeout=3.5)  # a transaction gives up after 4 s
+        done, _ = await asyncio.wait([waited], timeout=30)  # a transaction gives up after 60 s
         assert done, "it waits on"
         assert waited.result() == 0
     await application.close()
@@ -90,8 +91,8 @@ async def test_outcomes_of_others_are_written_and_all_are_read_meanwhile(db, dsn
     making = await connect(dsn)
     async with making.transaction():
         while await making.fetchval("SELECT dispatcher.index_step()"):
-            await making.execute("SET LOCAL statement_timeout = '5s'")
-        await db.execute("SET statement_timeout = '5s'")
+            await making.execute("SET LOCAL statement_timeout = '60s'")
+        await db.execute("SET statement_timeout = '60s'")
         (late,) = await rows.messages(1)
         await rows.outcome(late, "accepted", provider_id="p3")
         found = "SELECT state FROM dispatcher.message_status WHERE id = $1"

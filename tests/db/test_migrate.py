@@ -224,10 +224,10 @@ async def test_a_table_in_use_is_waited_for_without_holding_up_others(
             pass
     await until_it_waits(watcher, pid)
     # Transactions behind the waiting migration go on when it gives up for a while.
-    await asyncio.wait_for(watcher.execute("SELECT FROM dispatcher.one"), 10)
+    await asyncio.wait_for(watcher.execute("SELECT FROM dispatcher.one"), 60)
     assert not migration.done()
     await transaction.commit()
-    assert await asyncio.wait_for(migration, 20) == ["0003_step_3"]
+    assert await asyncio.wait_for(migration, 60) == ["0003_step_3"]
     await user.close()
     await watcher.close()
 

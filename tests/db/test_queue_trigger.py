@@ -113,7 +113,7 @@ async def notified(db, dsn, statements: list[str]) -> list[str]:
         await db.execute(statement)
     await db.execute("SELECT pg_notify('dispatcher_urgent', 'end')")
     words = []
-    while (word := await asyncio.wait_for(heard.get(), 10)) != "end":
+    while (word := await asyncio.wait_for(heard.get(), 60)) != "end":
         words.append(word)
     await listener.close()
     return words

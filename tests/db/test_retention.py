@@ -176,7 +176,7 @@ async def test_a_reader_of_everything_is_not_waited_for(db, dsn, database):
     reader = await connect(dsn)
     async with reader.transaction():
         await reader.execute("SELECT FROM dispatcher.message")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await drop_all(database, 30 * DAY)
         assert await count(db, "message") == 3
         assert await db.execute("SELECT dispatcher.enqueue('13100000133', 't')")
@@ -552,7 +552,7 @@ async def test_a_message_sent_again_at_this_moment_keeps_its_variables(db, dsn, 
     await transaction.start()
     assert await operator.fetchval("SELECT dispatcher.requeue($1)", ids) == 1
     wiping = asyncio.create_task(maintenance.wipe_params(database, 3600))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL has no event for it
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             " AND datname = current_database()"
@@ -699,7 +699,7 @@ async def test_a_view_onto_a_partition_keeps_it(db, database):
 
 
 async def wait_for_lock(db, what: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await db.fetchval(  # noqa: ASYNC110 - PostgreSQL has no event for it
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             " AND datname = current_database() AND query LIKE $1",

@@ -2,11 +2,18 @@
 
 import pytest
 from support.messages import take_out
+from support.patient import PatientDatabase
 
 from dispatcher.core.report import Report
 from dispatcher.core.report_status import report_status
 from dispatcher.db import report_matching, reports
 from dispatcher.db.events import place
+
+
+@pytest.fixture(autouse=True)
+def patient_receiver(monkeypatch) -> None:
+    """A machine that stands still is no database that is away: reports would go to disk."""
+    monkeypatch.setattr("dispatcher.db.database.Database", PatientDatabase)
 
 
 class World:

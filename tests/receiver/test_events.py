@@ -83,7 +83,7 @@ async def test_reading_it_in_a_long_transaction_holds_up_nobody(world, dsn):
     async with reader.transaction():
         assert len(await reader.fetch("SELECT * FROM dispatcher.events()")) == 1
         await world.db.execute(TELL, 2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await place(world.database) == 1
     await reader.close()
 
@@ -127,7 +127,7 @@ async def test_each_apps_channel_is_notified_if_that_is_wanted(world):
     await place(world.database)
     await world.db.execute(TELL, 2)
     await place(world.database, notify=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await heard.get() == "2"
     assert heard.empty()
 

@@ -4,10 +4,10 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from support.patient import PatientDatabase
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.report import Report
-from dispatcher.db.database import Database
 from dispatcher.db.spool import orphaned_files
 from dispatcher.receiver.intake import SPOOL_KIND, Intake, NotStored, Stored
 
@@ -16,7 +16,7 @@ def one(provider_id: str, **fields) -> Report:
     return Report(provider_id, 1, 1, "DELIVRD", "delivered", **fields)
 
 
-class SwitchedDatabase(Database):
+class SwitchedDatabase(PatientDatabase):
     """The test's database, which a test can make unavailable."""
 
     def __init__(self, dsn, pool) -> None:
@@ -68,7 +68,7 @@ async def test_reports_go_to_disk_and_later_into_the_database(
     assert spooled(tmp_path) >= 1
     assert await database.stored() == []
     database.away = False
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while spooled(tmp_path):  # noqa: ASYNC110 - a file sets no event
             await asyncio.sleep(0.01)
     assert await database.stored() == ["p1", "p2", "p3"]
@@ -102,7 +102,7 @@ async def test_a_commit_that_takes_long_does_not_hold_up_the_next(intake, databa
             " VALUES ('p1', 'x', 'interim')"
         )
         held = asyncio.create_task(intake.keep([one("p1")]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while database.calls < 1:  # noqa: ASYNC110 - the database sets no event
                 await asyncio.sleep(0.01)
             assert await intake.keep([one("p2")]) == Stored()

@@ -232,14 +232,15 @@ async def test_a_thousand_replies_a_second_come_in_beside_sending(tmp_path, work
         rate = await sender.send(count, RATE, replied)
         seconds, used = monotonic() - began, proc.seconds(worker.pid) - used
         pace = (await db.fetchval(sent) - before) / seconds
-        stored = await db.fetchval("SELECT count(*) FROM dispatcher.reply")
+        whole = "SELECT count(*) = $1 FROM dispatcher.reply"
+        # Those that came while a commit took too long are stored from the disk.
+        await until(lambda: db.fetchval(whole, count), what="each reply is stored")
         await db.close()
     print(  # noqa: T201 - the figures
         f"\n{rate:.0f} replies/s kept for {seconds:.0f} s, {pace:.0f} messages/s sent meanwhile;"
         f" answers {dict(sender.answers)}; {used / seconds:.2f} processors of the process"
     )
     assert sender.answers == {"200": count}
-    assert stored == count
     assert rate > RATE / 4  # as fast as a machine with other work can; none was refused
     assert pace > RATE / 10  # the app may send five times that: a machine with other work
 

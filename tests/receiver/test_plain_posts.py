@@ -128,13 +128,26 @@ async def test_another_path_is_handed_over():
         writer.close()
 
 
+def noted(monkeypatch, name: str) -> asyncio.Event:
+    """Return an event that is set once a connection has done this."""
+    done, really = asyncio.Event(), getattr(module.DirectConnection, name)
+
+    def note(self, *arguments):
+        really(self, *arguments)
+        done.set()
+
+    monkeypatch.setattr(module.DirectConnection, name, note)
+    return done
+
+
 async def test_a_body_that_does_not_come_is_handed_over(monkeypatch):
     monkeypatch.setattr(module, "BODY_WAIT_SECONDS", 0.05)
+    handed = noted(monkeypatch, "_hand_over")
     echo = Echo()
     async with server(echo) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(post(b"ab", length=4))
-        await asyncio.sleep(0.2)
+        await handed.wait()
         writer.write(b"cd")
         assert (await answer(reader))[1] == b'{"aiohttp abcd"}'
         writer.close()
@@ -153,9 +166,10 @@ async def test_a_post_that_fails_is_no_success():
         writer.close()
 
 
-async def test_a_stop_waits_for_the_post_that_is_stored():
+async def test_a_stop_waits_for_the_post_that_is_stored(monkeypatch):
+    monkeypatch.setattr("dispatcher.service.http.DRAIN_TIMEOUT_SECONDS", 60.0)
     echo = Echo()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         async with server(echo) as (host, port):
             reader, writer = await asyncio.open_connection(host, port)
             idle, idle_writer = await asyncio.open_connection(host, port)
@@ -279,11 +293,13 @@ async def test_who_reads_no_answers_for_long_is_cut_off(monkeypatch):
 @pytest.mark.parametrize("seconds", [10.0, 1.0])
 async def test_a_stop_waits_for_a_body_on_its_way(monkeypatch, seconds):
     monkeypatch.setattr(module, "BODY_WAIT_SECONDS", seconds)
-    async with asyncio.timeout(20):
+    monkeypatch.setattr("dispatcher.service.http.DRAIN_TIMEOUT_SECONDS", 60.0)
+    read = noted(monkeypatch, "data_received")
+    async with asyncio.timeout(90):
         async with server(Echo()) as (host, port):
             reader, writer = await asyncio.open_connection(host, port)
             writer.write(post(b"ab", length=4))
-            await asyncio.sleep(0.02)
+            await read.wait()
             asyncio.get_running_loop().call_later(0.2, writer.write, b"c")
             asyncio.get_running_loop().call_later(1.5, writer.write, b"d")
         assert await answer(reader) == (b"200", b'{"abcd"}')

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from dispatcher.db.database import Connection, Database
+from dispatcher.db.database import TRANSACTION_TIMEOUT_SECONDS, Connection, Database
 
 PATIENCE = 60.0  # seconds for a transaction for which a caller names no other time
 
@@ -14,6 +14,8 @@ class PatientDatabase(Database):
     @asynccontextmanager
     async def acquire(self, *, seconds: float = PATIENCE) -> AsyncIterator[Connection]:
         """Give a connection, as `Database` does."""
+        if seconds == TRANSACTION_TIMEOUT_SECONDS:  # which most callers pass on
+            seconds = PATIENCE
         async with super().acquire(seconds=seconds) as connection:
             yield connection
 

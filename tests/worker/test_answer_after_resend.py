@@ -192,8 +192,9 @@ async def test_what_is_unsure_again_and_held_is_settled_later(hands, given_up):
 
 
 @pytest.mark.parametrize("given_up", ["policy"], indirect=True)
-async def test_a_short_hold_of_what_is_taken_back_is_waited_out(hands, given_up):
+async def test_a_short_hold_of_what_is_taken_back_is_waited_out(hands, given_up, monkeypatch):
     """As that of a claim which puts it back."""
+    monkeypatch.setattr("dispatcher.db.record.HELD_TRIES", 1000)  # its COMMIT may take long
     async with hands.database.transaction() as other:
         await other.execute(HOLDS["claim"])
         late = asyncio.create_task(record(hands.database, hands.id, [answered(given_up)]))

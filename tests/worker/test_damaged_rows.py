@@ -590,7 +590,7 @@ async def test_an_answer_refused_in_every_form_is_kept(db, workers, sim, stops):
         worker = await workers.start(apps)
         await until(lambda: "the database refuses them" in worker.text(), what="it is read")
     await db.execute("DROP TRIGGER refuse ON dispatcher.batch")
-    await until(lambda: all_accepted(db, 9), deadline=20, what="all answers are written")
+    await until(lambda: all_accepted(db, 9), what="all answers are written")
     assert sim.ledger.numbers == 9
     assert worker.code is None
 

@@ -49,7 +49,7 @@ async def test_answers_of_other_apps_do_not_wait_for_it(db, workers, sim, provid
     await insert(db, 5, app="held")
     await seen(sick, lambda: sick.ledger.numbers == 5)
     await forgotten.execute("SELECT dispatcher.pause('held', 'looking at it')")
-    await until(lambda: "answers wait" in worker.text(), deadline=20, what="its answer waits")
+    await until(lambda: "answers wait" in worker.text(), what="its answer waits")
     await insert(db, 2000, first=100, app="other")
     await until(lambda: finished_of(db, "other"), deadline=30, what="the other app is done")
     assert await states(db, "held") == {"sending": 5}
@@ -124,13 +124,13 @@ async def test_other_answers_of_an_app_do_not_wait_for_a_held_batch(
         verdict = Resolved([Accepted(m, f"p{m.id}", 1) for m in batch.messages])
         recorder.results.put(BatchResult(batch, verdict, 200, "000000", "", 1, 0.1))
         await until(recorder.results._waiting.empty)
-    await until(lambda: states_are(hands.db, "default", {"unsure": 1, "accepted": 2}), deadline=20)
+    await until(lambda: states_are(hands.db, "default", {"unsure": 1, "accepted": 2}))
     if stops:
         await recorder.finish(task)
         assert size(tmp_path, SPOOL_KIND)[0] == 1
         return
     await forgotten.execute("ROLLBACK")
-    await until(lambda: states_are(hands.db, "default", {"accepted": 3}), deadline=10)
+    await until(lambda: states_are(hands.db, "default", {"accepted": 3}))
     await recorder.finish(task)
     assert not list(tmp_path.iterdir())
 
@@ -224,6 +224,13 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
             hands.database, host="here", pid=1, version="0", apps=list(APPS), lease=60.0
         )
     ).id
+    waits, write = [], recording.records.record
+
+    async def noted(database, worker, results, **more):
+        waits.append(({result.batch.app for result in results}, more["lock_timeout"]))
+        return await write(database, worker, results, **more)
+
+    monkeypatch.setattr(recording.records, "record", noted)
     batches = []
     for first, app in enumerate(("held", "other", "other", "held")):
         await hands.insert(1, first=first, app=app)
@@ -236,11 +243,10 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
         for count, batch in enumerate(batches[:3]):
             recorder.results.put(unknown(batch))
             wanted = {"unsure": count} if count else {}
-            await until(
-                lambda wanted=wanted: states_include(hands.db, "other", wanted), deadline=3.5
-            )
+            await until(lambda wanted=wanted: states_include(hands.db, "other", wanted))
         recorder.results.put(unknown(batches[3]))
-        await until(lambda: len(recorder._unwritten) == 2, deadline=3.5)
+        await until(lambda: len(recorder._unwritten) == 2)
+    assert {seconds for apps, seconds in waits if "held" in apps} == {recording.LOCK_TIMEOUT}
     locked = [
         line for line in logs if line["event"] == "answers wait: another session holds a lock"
     ]
@@ -248,7 +254,7 @@ async def test_a_lock_is_met_once_and_then_tried_seldom(hands, forgotten, tmp_pa
     assert all("pg_stat_activity" in line["why"] for line in locked)
     assert not [line for line in logs if "the database is away" in line["event"]]
     await forgotten.execute("ROLLBACK")
-    await until(lambda: states_are(hands.db, "held", {"unsure": 2}), deadline=10)
+    await until(lambda: states_are(hands.db, "held", {"unsure": 2}))
     await until(lambda: not recorder._locked_apps, what="it is known to be free")
     await recorder.finish(task)
 

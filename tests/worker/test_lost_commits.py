@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 from support.messages import states
+from support.patient import PatientDatabase
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.message import Batch
@@ -109,7 +110,7 @@ async def test_a_claim_is_on_disk_before_its_requests_are_sent(hands):
         assert await hands.db.fetchval("SELECT setting FROM seen") == wanted
 
 
-class LosingDatabase(Database):
+class LosingDatabase(PatientDatabase):
     """The first transaction commits, and its answer is lost."""
 
     lost = False
@@ -123,7 +124,7 @@ class LosingDatabase(Database):
             raise DatabaseUnavailable("the connection broke")
 
 
-class FailingDatabase(Database):
+class FailingDatabase(PatientDatabase):
     """Its calls fail with the errors of *failures*, in order; None: it succeeds."""
 
     failures: Iterator[Exception | None] = itertools.repeat(None)

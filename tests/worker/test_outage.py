@@ -27,7 +27,7 @@ def memory(pid: int) -> int:
 @pytest.mark.parametrize("fault", [Http(status=429, html=True), Refuse()], ids=["429", "refused"])
 @pytest.mark.slow
 async def test_an_hour_without_the_provider_loses_nothing(db, workers, sim, fault):
-    worker = await workers.start({"default": app_at(sim.url, timeout="5s")})
+    worker = await workers.start({"default": app_at(sim.url)})
     began = monotonic()
     await insert(db, WAITING, first=50_000)
     await until(lambda: finished(db), deadline=60)
@@ -55,7 +55,7 @@ async def test_an_hour_without_the_provider_loses_nothing(db, workers, sim, faul
     await sim.faults.clear()
     began = monotonic()
     await until(lambda: passed(db), every=0.05, deadline=60, what="everything goes out")
-    assert monotonic() - began < 3 * usual + 5
+    assert monotonic() - began < 3 * usual + 20
     books = await read_books(db, sim.ledger.rows())
     assert books.states == {"accepted": 2 * WAITING}
     assert not books.problems()

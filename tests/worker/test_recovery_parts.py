@@ -9,11 +9,12 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 from support.fast_forward import forget_heartbeat
+from support.patient import PatientDatabase
 from support.waiting import until
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.outcome import UnknownResult
-from dispatcher.db.database import Database, create_pool
+from dispatcher.db.database import create_pool
 from dispatcher.db.loop import FailingParts, attempt
 from dispatcher.db.workers import heartbeat
 from dispatcher.worker.in_flight import InFlight, Lease
@@ -34,7 +35,7 @@ BROKEN = {
 async def vital(dsn):
     """The connections of recovery: a refused statement waits for its correction."""
     pool = await create_pool(dsn, min_size=0, max_size=2)
-    yield Database(dsn, pool, retry_refusals=True)
+    yield PatientDatabase(dsn, pool, retry_refusals=True)
     pool.terminate()
 
 

@@ -4,11 +4,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 from structlog.testing import capture_logs
+from support.patient import PatientDatabase
 
 from dispatcher.core.errors import DatabaseUnavailable
 from dispatcher.core.outcome import UnknownResult
 from dispatcher.core.report import Report
-from dispatcher.db.database import Database
 from dispatcher.receiver.intake import Intake, ReceivedReport, Stored
 from dispatcher.worker.recovery import SilentRequests
 
@@ -16,7 +16,7 @@ MARGIN = 30.0
 INTERVAL = 10.0  # between two rounds of recovery
 
 
-class SwitchedDatabase(Database):
+class SwitchedDatabase(PatientDatabase):
     """The test's database, which a test can make unavailable."""
 
     away = False

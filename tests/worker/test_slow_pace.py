@@ -91,6 +91,7 @@ async def test_a_late_batch_goes_now_or_returns(db, database, hands, late, sent)
     assert wait < 1 / SLOW + 0.2  # it was charged once
 
 
+@pytest.mark.usefixtures("patient_locks")
 async def test_a_claim_goes_on_when_its_rate_limit_is_taken_away(db, dsn, hands):
     """Another worker starts without one, as in an upgrade one after the other."""
     await hands.begin()

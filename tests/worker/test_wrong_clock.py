@@ -62,12 +62,12 @@ async def test_wrong_clocks_change_no_times_and_no_lease(db, workers, sim, clock
         OFF / 2,
     )
     await insert(db, 10, app="night")
-    await sim.faults.arm([Delay(seconds=4.0)])  # longer than the rescue takes for a round
-    account = app_at(sim.url, timeout="6s")
+    await sim.faults.arm([Delay(seconds=6.0)])  # longer than the rescue takes for a round
+    account = app_at(sim.url, timeout="20s")
     for app, off in ways.items():
         clock_of(off)
         apps = {app: account} | ({"night": account} if app == "ahead" else {})
-        await workers.start(apps, lease="16s")
+        await workers.start(apps, lease="31s")
     await seen(sim, lambda: sim.ledger.numbers >= 20)
     for app in ways:
         wanted = {"accepted": 10, "expired": 10, "queued": 10}
