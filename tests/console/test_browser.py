@@ -435,7 +435,7 @@ WORDS = """() => {
     const shown = [];
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     for (let text; (text = texts.nextNode()); )
-        if (!text.parentElement.closest("code, .code, time, script, .u-legend, datalist"))
+        if (!text.parentElement.closest("code, .code, time, script, noscript, .u-legend, datalist"))
             shown.push(text.nodeValue);
     for (const name of ["aria-label", "title", "data-label"])
         for (const each of document.querySelectorAll(`[${name}]`))
