@@ -121,7 +121,9 @@ async def _match(database: Database, *, suppress_blocked: bool, apart: bool) -> 
         reports = await take(connection)
         if not reports:
             return MatchingStep()
-        await connection.execute(sql("lock_timeout"), APART_LOCK_TIMEOUT if apart else LOCK_TIMEOUT)
+        await connection.execute(
+            sql("set_lock_timeout"), APART_LOCK_TIMEOUT if apart else LOCK_TIMEOUT
+        )
         if apart:
             await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
             until = monotonic() + MAX_LOCKED_SECONDS

@@ -19,7 +19,7 @@ SET LOCAL lock_timeout = '4s';
 SET LOCAL row_security = off
 
 -- name: lock_timeout
--- Set how long each statement of this transaction waits for a lock.
+-- Set how long a statement of this transaction waits for a lock.
 -- $1 time
 SELECT set_config('lock_timeout', $1, true)
 
@@ -32,6 +32,11 @@ SELECT
     set_config('enable_bitmapscan', 'off', true),
     set_config('plan_cache_mode', 'force_generic_plan', true),
     set_config('jit', 'off', true)
+
+-- name: set_lock_timeout
+-- Set how long each statement of this transaction waits for a lock.
+-- $1 time
+SELECT set_config('lock_timeout', $1, true)
 
 -- name: ping
 -- Return whether the database is read-only, and whether commits of this role wait for a synchronous
