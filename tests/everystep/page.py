@@ -12,6 +12,7 @@ from support.worker import ROOT
 
 from dispatcher.core.circuit import CircuitLimits
 from everystep.crew import Outcome
+from everystep.lane import STOOD_STILL
 from everystep.results import current_commit
 from everystep.run import FROZEN, LEASE, Result
 from everystep.steps import CUT_AFTER, CUT_BEFORE, FAULTS, FREEZE, KILL, OFTEN, OFTEN_COMMIT, Step
@@ -40,6 +41,7 @@ def pages(steps: Sequence[Step], outcome: Outcome) -> tuple[str, str]:
         "frozen": f"{FROZEN['worker']:g}",
         "frozen_receiver": f"{FROZEN['receiver']:g}",
         "lease": f"{LEASE:g}",
+        "stood_still": f"{STOOD_STILL:g}",
         "often": OFTEN,
         "unknown": CircuitLimits().unknown,
         "branches": len(BRANCHES),

@@ -1,16 +1,19 @@
 """Steps are counted, named and judged as `./dev everystep` says."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from io import StringIO
+from time import monotonic
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from dispatcher.db.queries import sql
-from everystep import verdict
+from everystep import lane, verdict
 from everystep.crew import Crew, Outcome
+from everystep.lane import Lane
 from everystep.page import pages
 from everystep.place import MOST_FAILED_STARTS, Place
 from everystep.postgres_proxy import _first_text, _name_of
@@ -275,3 +278,28 @@ def test_an_end_that_the_scene_does_not_know_is_told():
         "half-1 is missing",
         "plain-1 is queued (None), not accepted",
     ]
+
+
+@pytest.mark.parametrize("stood_still", [False, True])
+async def test_what_ended_ill_while_the_machine_stood_still_shows_nothing(
+    tmp_path, monkeypatch, capsys, stood_still
+):
+    machine = Lane(tmp_path, tmp_path, tmp_path)
+    machine._shared = SimpleNamespace(up=asyncio.Event())
+    machine._shared.up.set()
+    machine._may_start.set()
+
+    async def run(job, *_arguments, **_more):
+        if stood_still:
+            machine._stood_still = monotonic()
+        return Result(job, reached=True, problems=["accepted twice"])
+
+    monkeypatch.setattr(lane, "run", run)
+    monkeypatch.setattr(lane, "BETWEEN_STARTS", 0.0)
+    await machine._do({"label": "a #1", "fault": "kill"}, None)
+    printed = json.loads(capsys.readouterr().out)
+    if stood_still:
+        assert printed["broken"] == "the machine stood still: accepted twice"
+        assert printed["problems"] == []
+    else:
+        assert (printed["broken"], printed["problems"]) == ("", ["accepted twice"])
