@@ -53,7 +53,9 @@ async def measure(
                 while waits is None:  # the backlog was sent before the last urgent message
                     backlog *= 2
                     results.settings["backlog"] = backlog
-                    progress(f"round {number + 1} of {rounds}: again, with a backlog of {backlog}")
+                    progress(
+                        f"round {number + 1} of {rounds}: again, with a backlog of {backlog:,}"
+                    )
                     waits = await _run(environment, urgent, backlog)
                 for share, figure in ((0.5, "median"), (0.99, "99 %"), (1.0, "longest")):
                     results.add(name, figure, percentile(waits, share) * 1000, "ms")

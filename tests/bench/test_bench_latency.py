@@ -1,15 +1,9 @@
 """The urgent messages of `latency` are measured beside a backlog that lasts as long as they do."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 from dispatcher.bench import latency
-
-
-class Machine:
-    """An environment without a database."""
-
-    def template(self):
-        return nullcontext()
 
 
 async def test_a_backlog_that_did_not_last_is_doubled_and_the_round_repeated(monkeypatch):
@@ -20,8 +14,9 @@ async def test_a_backlog_that_did_not_last_is_doubled_and_the_round_repeated(mon
         return None if 0 < backlog < 400 else [0.01] * urgent
 
     monkeypatch.setattr(latency, "_run", run)
+    environment = SimpleNamespace(template=nullcontext)
     results = await latency.measure(
-        Machine(), rounds=2, urgent=5, backlog=100, progress=printed.append
+        environment, rounds=2, urgent=5, backlog=100, progress=printed.append
     )
     assert backlogs == [0, 100, 200, 400, 400, 0]
     assert results.settings["backlog"] == 400
